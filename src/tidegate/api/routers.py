@@ -1,0 +1,128 @@
+"""The routers that this daemon manages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from tidegate.contract import ADMIN, delete, get, post
+from tidegate.events import RouterAdded, RouterRemoved
+from tidegate.policy.router import Capabilities, InterfaceName
+from tidegate.policy.text import Text
+
+
+class RouterId(Text):
+    """The name of a router in commands."""
+
+    PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
+    EXPECTS = "a router's id: 1 to 32 lower case letters, digits and dashes, such as home"
+
+
+class HostName(Text):
+    """Where a router is reached."""
+
+    PATTERN = r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"
+    EXPECTS = "an IP address or a DNS name"
+
+
+class Fingerprint(Text):
+    """A host key's SHA-256 fingerprint as OpenSSH prints it."""
+
+    PATTERN = r"SHA256:[A-Za-z0-9+/]{43}"
+    EXPECTS = "a fingerprint: SHA256: and 43 base64 characters"
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeyRequest:
+    host: HostName
+    port: int = 22
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The key that a host shows, not yet trusted: compare the fingerprint with the one that the router itself prints."""
+
+    host: str
+    port: int
+    algorithm: str
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """This daemon's public key for one router, as a line for its authorized_keys."""
+
+    router: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAddRequest:
+    """`host_key` is the confirmed fingerprint. `password` is used once, to put our key in place, and never kept; without
+    it the key from `routers.create_key` must be there already."""
+
+    host: HostName
+    host_key: Fingerprint
+    port: int = 22
+    user: str = "root"
+    password: str | None = None
+    lan: InterfaceName = InterfaceName("br-lan")
+    wan: InterfaceName = InterfaceName("wan")
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    id: RouterId
+    host: str
+    port: int
+    user: str
+    host_key: Fingerprint
+    lan: str
+    wan: str
+    health: str  # "reachable", "unreachable", "untrusted", "unknown"
+    generation: int
+    capabilities: Capabilities | None
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterList:
+    routers: tuple[Router, ...]
+    total: int
+
+
+class Routers(Protocol):
+    @post("/routers/host-key", scope=ADMIN)
+    async def scan_host_key(self, request: HostKeyRequest) -> HostKey:
+        """Ask a host for the key that it shows, without logging in: to be compared by a person before `routers.add`."""
+        ...
+
+    @post("/routers/{router_id}/key", scope=ADMIN)
+    async def create_key(self, router_id: RouterId) -> PublicKey:
+        """This daemon's key pair for one router, made at the first call: put the line into its authorized_keys."""
+        ...
+
+    @post("/routers/{router_id}", scope=ADMIN, emits=(RouterAdded,))
+    async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
+        """Enrol a router: pin its host key, log in, probe what it can do, install the agent.
+
+        Raises Conflict where the router shows another host key or the id is taken, Refused where the log-in or the agent
+        is refused, Unavailable where nobody answers.
+        """
+        ...
+
+    @get("/routers")
+    async def list(self) -> RouterList:
+        """All routers with their health, as last seen."""
+        ...
+
+    @get("/routers/{router_id}")
+    async def status(self, router_id: RouterId) -> Router:
+        """One router, as last seen."""
+        ...
+
+    @delete("/routers/{router_id}", scope=ADMIN, emits=(RouterRemoved,))
+    async def remove(self, router_id: RouterId) -> Router:
+        """Take everything of Tidegate off the router and forget it. Unavailable where it does not answer."""
+        ...

@@ -1,0 +1,212 @@
+"""JSON in and out. The schema that the OpenAPI document shows is the one that every body is held against.
+
+A type of our own says itself how it travels: `SCHEMA` (its JSON Schema), `to_wire()` and the class method `from_wire()`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NoReturn, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import jsonschema_rs
+import msgspec
+
+from tidegate.contract.answers import EncodedOnce
+from tidegate.errors import Fault, Invalid, Malformed
+
+T = TypeVar("T")
+
+DEPTH_LIMIT = 32  # SEC-17
+
+
+class Wired(Protocol):
+    """A value that knows its own form in JSON."""
+
+    SCHEMA: dict[str, Any]
+
+    def to_wire(self) -> Any: ...
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Any: ...
+
+
+def _to_wire(value: Any) -> Any:
+    return cast(Wired, value).to_wire()
+
+
+def _from_wire(kind: Any, value: Any) -> Any:
+    return cast(type[Wired], kind).from_wire(value)
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    return dict(kind.SCHEMA)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_to_wire)
+_once: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+
+
+def encode(value: Any) -> bytes:
+    if not isinstance(value, EncodedOnce):
+        return _encoder.encode(value)
+    if (found := _once.get(value)) is None:
+        found = _once[value] = _encoder.encode(value)
+    return found
+
+
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """A value from JSON that we wrote ourselves. What strangers wrote goes through `read_body`."""
+    return msgspec.json.decode(data, type=kind, dec_hook=_from_wire)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON's own types: dicts, lists, strings, numbers."""
+    return msgspec.to_builtins(value, enc_hook=_to_wire)
+
+
+def read_body(data: bytes, kind: Any) -> Any:
+    """A stranger's JSON as a value of `kind`. Raises Malformed, or Invalid with every fault and its place."""
+    return build(_parse(data), kind, "body")
+
+
+def build(value: Any, kind: Any, place: str) -> Any:
+    """Parsed JSON as a value of `kind`. Raises Invalid with every fault and its place."""
+    faults = [_fault(error, place) for error in validator(kind).iter_errors(value)]
+    if not faults:
+        try:
+            return msgspec.convert(value, type=kind, dec_hook=_from_wire)
+        except msgspec.ValidationError as error:
+            why, _, at = str(error).rpartition(" - at `$")
+            faults = (
+                [Fault(place + re.sub(r"[.\[]", "/", at.rstrip("`").replace("]", "")), why)]
+                if at
+                else [Fault(place, str(error))]
+            )
+    raise Invalid("the request does not fit the command", faults)
+
+
+def read_text(text: str, kind: Any) -> Any:
+    """One path or query parameter: its text as a value of `kind`. Raises ValueError that says what would be right."""
+    try:
+        return msgspec.convert(text, type=kind, strict=False, dec_hook=_from_wire)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error).partition(" - at `")[0]) from None
+
+
+# ── schemas
+
+
+def schemas(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A schema for each type, and the named ones that they refer to, as OpenAPI 3.1 wants them."""
+    found, components = msgspec.json.schema_components(kinds, schema_hook=_schema, ref_template="#/components/schemas/{name}")
+    return list(found), {name: _closed(schema) for name, schema in sorted(components.items())}
+
+
+@cache
+def validator(kind: Any) -> jsonschema_rs.Draft202012Validator:
+    found, components = msgspec.json.schema_components([kind], schema_hook=_schema, ref_template="#/$defs/{name}")
+    document = {**found[0], "$defs": {name: _closed(schema) for name, schema in components.items()}}
+    return jsonschema_rs.Draft202012Validator(document, validate_formats=True, formats=_formats())
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Unknown fields are refused everywhere: a misspelt limit must not be taken for no limit."""
+    return {**schema, "additionalProperties": False} if "properties" in schema else schema
+
+
+_FORMATS: dict[str, Any] = {}
+
+
+def register_format(name: str, kind: type[Wired]) -> None:
+    """Let `"format": name` in a schema be checked by the type itself."""
+
+    def fits(text: str) -> bool:
+        try:
+            kind.from_wire(text)
+        except ValueError:
+            return False
+        return True
+
+    _FORMATS[name] = fits
+
+
+def _formats() -> dict[str, Any]:
+    return _FORMATS
+
+
+def _fault(error: jsonschema_rs.ValidationError, place: str) -> Fault:
+    at = "/".join([place, *(str(step) for step in error.instance_path)])
+    return Fault(at, _plain_words(error))
+
+
+def _plain_words(error: jsonschema_rs.ValidationError) -> str:
+    why = str(error.message)
+    return why if len(why) <= 300 else why[:297] + "..."
+
+
+# ── reading strangers' JSON
+
+
+def _parse(data: bytes) -> Any:
+    if data.count(b"[") + data.count(b"{") > DEPTH_LIMIT and _depth(data) > DEPTH_LIMIT:
+        raise Malformed(f"nested deeper than {DEPTH_LIMIT} levels")
+    try:
+        value = json.loads(
+            data, object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite, parse_int=_safe_int
+        )
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate can be parsed, but never written again
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from None
+    return value
+
+
+def _depth(data: bytes) -> int:
+    deepest = depth = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _safe_int(text: str) -> int:
+    if len(text) > 17 or abs(value := int(text)) >= 2**53:
+        raise ValueError(f"{text[:20]} is too large: integers stay below 2^53")
+    return value

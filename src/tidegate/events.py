@@ -1,0 +1,243 @@
+"""Everything that can happen, as one union: the journal, the WebSocket, the audit trail and the tests read the same values.
+
+An event's type name on the wire is its class name in snake case (`TorrentAdded` is `torrent_added`); the names that the
+original torrent service used are kept where the event exists. Adding an event is adding a class here and to `Event`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, get_args
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStarted:
+    """The daemon came up; what happened before under another process is over."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStopped:
+    """The daemon was told to stop and did so in order."""
+
+
+# ── keys
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    key_id: str
+    name: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    key_id: str
+    name: str
+
+
+# ── routers and groups
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAdded:
+    router: str
+    address: str
+    host_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRemoved:
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterUnreachable:
+    """The router stopped answering; what runs on it goes on."""
+
+    router: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReachable:
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterUntrusted:
+    """Another host key than the pinned one was shown: nothing is sent to it until an administrator pins it anew."""
+
+    router: str
+    pinned: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSynced:
+    """A group's wish was applied and verified on its router; `changed` says in words what that was."""
+
+    router: str
+    group: int
+    generation: int
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDeleted:
+    router: str
+    group: int
+    generation: int
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSyncFailed:
+    """A change did not reach its end; the router runs what it ran before."""
+
+    router: str
+    group: int
+    why: str
+
+
+# ── torrents
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentAdded:
+    info_hash: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentRemoved:
+    info_hash: str
+    name: str
+    data_deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentCompleted:
+    info_hash: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentStatusChanged:
+    """The torrent's `status` is another than before: downloading, seeding, paused, checking, ..."""
+
+    info_hash: str
+    name: str
+    status: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataReceived:
+    """A magnet link's torrent is now known in full."""
+
+    info_hash: str
+    name: str
+    total_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentFailed:
+    """The engine stopped this torrent because of an error; the others run on."""
+
+    info_hash: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentEngineDown:
+    """The torrent process ended without being asked; it is being started again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentEngineUp:
+    """The torrent process answers; `torrents` were brought back."""
+
+    torrents: int
+
+
+# ── long operations
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStarted:
+    operation: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFinished:
+    operation: str
+    command: str
+    state: str
+
+
+Event = (
+    DaemonStarted
+    | DaemonStopped
+    | KeyCreated
+    | KeyRevoked
+    | RouterAdded
+    | RouterRemoved
+    | RouterUnreachable
+    | RouterReachable
+    | RouterUntrusted
+    | GroupSynced
+    | GroupDeleted
+    | GroupSyncFailed
+    | TorrentAdded
+    | TorrentRemoved
+    | TorrentCompleted
+    | TorrentStatusChanged
+    | MetadataReceived
+    | TorrentFailed
+    | TorrentEngineDown
+    | TorrentEngineUp
+    | OperationStarted
+    | OperationFinished
+)
+
+
+def type_name(kind: type) -> str:
+    """The event class's name on the wire: `TorrentAdded` is `torrent_added`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+KINDS: dict[str, type[Any]] = {type_name(kind): kind for kind in get_args(Event)}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event in its place. `number` rises by one and never skips, so a reader knows what it missed.
+
+    `by` is who did it ("key:ab12cd34", "local:0", "daemon"); `request` is the id of the request that led to it, if one did.
+    """
+
+    number: int
+    at: datetime
+    by: str
+    request: str
+    event: Event
+
+    @property
+    def type(self) -> str:
+        return type_name(type(self.event))
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """In place of entries that are gone: `missed` up to and including this number can't be had; read the state anew."""
+
+    missed: int

@@ -1,0 +1,73 @@
+"""Devices: who is meant. A device is its MAC address; its IP addresses may change and are the fallback."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from tidegate.policy.text import Text
+
+
+class MacAddress(Text):
+    """A device's own hardware address, lower case with colons. Multicast and all-zero addresses are refused."""
+
+    PATTERN = r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}"
+    EXPECTS = "a device's MAC address such as 02:11:22:33:44:55"
+    SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "mac", "examples": ["02:11:22:33:44:55"]}
+
+    def __new__(cls, text: str) -> Self:
+        mac = super().__new__(cls, text.lower().replace("-", ":"))
+        if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+            raise ValueError(f"{str(mac)!r} is no device's own address: multicast, broadcast or zero")
+        return mac
+
+    @property
+    def random(self) -> bool:
+        """Made up by the device instead of given by its maker (IEEE 802: the locally administered bit)."""
+        return bool(int(self[:2], 16) & 2)
+
+
+class IpAddress(Text):
+    """One IPv4 or IPv6 host address in canonical text. What can't be a device on a network is refused."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "string",
+        "format": "ip-address",
+        "examples": ["192.168.1.20", "2001:db8::20"],
+    }
+
+    def __new__(cls, text: str) -> Self:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError(f"{text[:60]!r} is not an IPv4 or IPv6 address") from None
+        if address.is_multicast or address.is_unspecified or address.is_loopback or str(address) == "255.255.255.255":
+            raise ValueError(f"{address} can't be a device's address")
+        if getattr(address, "scope_id", None):
+            raise ValueError(f"{address} names a zone; give the address alone")
+        return str.__new__(cls, str(address))
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self else 4
+
+
+class Label(Text):
+    """A name that people give: 1 to 100 printable characters. It stays on the controller; no router ever sees it."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "label", "minLength": 1, "maxLength": 100}
+
+    def __new__(cls, text: str) -> Self:
+        if not 1 <= len(text) <= 100 or not text.isprintable():
+            raise ValueError("a name is 1 to 100 printable characters")
+        return str.__new__(cls, text)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRef:
+    """How an upper layer names a device: by MAC, by addresses where the MAC is not known, or by both."""
+
+    mac: MacAddress | None = None
+    ip: tuple[IpAddress, ...] = ()
+    name: Label | None = None
