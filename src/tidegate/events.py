@@ -7,9 +7,9 @@ original torrent service used are kept where the event exists. Adding an event i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any, ClassVar, cast, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,14 @@ class KeyRevoked:
 
 
 # ── routers and groups
+
+
+@dataclass(frozen=True, slots=True)
+class RouterKeyCreated:
+    """The daemon made its key pair for one router; the private half never leaves the state directory."""
+
+    router: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +197,7 @@ Event = (
     | DaemonStopped
     | KeyCreated
     | KeyRevoked
+    | RouterKeyCreated
     | RouterAdded
     | RouterRemoved
     | RouterUnreachable
@@ -218,26 +227,102 @@ def type_name(kind: type) -> str:
 KINDS: dict[str, type[Any]] = {type_name(kind): kind for kind in get_args(Event)}
 
 
-@dataclass(frozen=True, slots=True)
 class Entry:
     """An event in its place. `number` rises by one and never skips, so a reader knows what it missed.
 
     `by` is who did it ("key:ab12cd34", "local:0", "daemon"); `request` is the id of the request that led to it, if one did.
     """
 
-    number: int
-    at: datetime
-    by: str
-    request: str
-    event: Event
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "required": ["number", "at", "by", "request", "type", "data"],
+        "properties": {
+            "number": {"type": "integer", "minimum": 1},
+            "at": {"type": "string", "format": "date-time"},
+            "by": {"type": "string"},
+            "request": {"type": "string"},
+            "type": {"type": "string"},
+            "data": {"type": "object"},
+        },
+    }
+
+    __slots__ = ("at", "by", "event", "number", "request")
+
+    def __init__(self, number: int, at: datetime, by: str, request: str, event: Event) -> None:
+        self.number, self.at, self.by, self.request, self.event = number, at, by, request, event
 
     @property
     def type(self) -> str:
-        return type_name(type(self.event))
+        return type_name(self.event.__class__)
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "at": self.at.isoformat().replace("+00:00", "Z"),
+            "by": self.by,
+            "request": self.request,
+            "type": self.type,
+            "data": data_of(self.event),
+        }
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Entry:
+        at = datetime.fromisoformat(value["at"])
+        return cls(value["number"], at, value["by"], value["request"], event_from(value["type"], value["data"]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.to_wire() == other.to_wire()
+
+    def __hash__(self) -> int:
+        return hash((self.number, self.type))
+
+    def __repr__(self) -> str:
+        return f"Entry({self.number}, {self.event})"
 
 
-@dataclass(frozen=True, slots=True)
 class Resync:
-    """In place of entries that are gone: `missed` up to and including this number can't be had; read the state anew."""
+    """In place of entries that are gone: up to and including `missed` they can't be had; read the state anew."""
 
-    missed: int
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "required": ["type", "missed"],
+        "properties": {"type": {"const": "resync"}, "missed": {"type": "integer"}},
+    }
+
+    __slots__ = ("missed",)
+
+    def __init__(self, missed: int) -> None:
+        self.missed = missed
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"type": "resync", "missed": self.missed}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Resync) and self.missed == other.missed
+
+    def __hash__(self) -> int:
+        return hash(self.missed)
+
+    def __repr__(self) -> str:
+        return f"Resync(missed={self.missed})"
+
+
+class Notice:
+    """What a follower of events gets: an `Entry`, or `Resync` where entries are gone."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {"oneOf": [Entry.SCHEMA, Resync.SCHEMA]}
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Entry | Resync:
+        return Resync(value["missed"]) if value["type"] == "resync" else Entry.from_wire(value)
+
+
+def data_of(event: Event) -> dict[str, Any]:
+    """The event's fields as JSON's own types."""
+    return {field.name: getattr(event, field.name) for field in fields(event)}
+
+
+def event_from(name: str, data: dict[str, Any]) -> Event:
+    """The event of that type name; its lists become tuples. Raises KeyError for a name that is not an event's."""
+    built = KINDS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    return cast(Event, built)

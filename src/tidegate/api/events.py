@@ -40,7 +40,7 @@ class Events(Protocol):
         router: str | None = None,
         info_hash: str | None = None,
     ) -> AsyncIterator[Entry | Resync]:
-        """Every change of either half, in order. With `since` first what came after that number, or `resync` where that is gone.
+        """Every change of either half, in order. With `since` first what came after it (`resync`: that is gone).
 
         `types` is a comma-separated list of event types; `router` and `info_hash` leave out the events of others.
         """

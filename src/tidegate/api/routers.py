@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tidegate.contract import ADMIN, delete, get, post
-from tidegate.events import RouterAdded, RouterRemoved
+from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
 from tidegate.policy.router import Capabilities, InterfaceName
 from tidegate.policy.text import Text
 
@@ -31,12 +31,6 @@ class Fingerprint(Text):
 
     PATTERN = r"SHA256:[A-Za-z0-9+/]{43}"
     EXPECTS = "a fingerprint: SHA256: and 43 base64 characters"
-
-
-@dataclass(frozen=True, slots=True)
-class HostKeyRequest:
-    host: HostName
-    port: int = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +87,12 @@ class RouterList:
 
 
 class Routers(Protocol):
-    @post("/routers/host-key", scope=ADMIN)
-    async def scan_host_key(self, request: HostKeyRequest) -> HostKey:
+    @get("/host-keys/{host}", scope=ADMIN)
+    async def scan_host_key(self, host: HostName, port: int = 22) -> HostKey:
         """Ask a host for the key that it shows, without logging in: to be compared by a person before `routers.add`."""
         ...
 
-    @post("/routers/{router_id}/key", scope=ADMIN)
+    @post("/routers/{router_id}/key", scope=ADMIN, emits=(RouterKeyCreated,))
     async def create_key(self, router_id: RouterId) -> PublicKey:
         """This daemon's key pair for one router, made at the first call: put the line into its authorized_keys."""
         ...
