@@ -227,7 +227,19 @@ def type_name(kind: type) -> str:
 KINDS: dict[str, type[Any]] = {type_name(kind): kind for kind in get_args(Event)}
 
 
-class Entry:
+class Notice:
+    """What a follower of events gets: an `Entry`, or a `Resync` where entries are gone."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {"type": "object", "required": ["type"]}
+
+    __slots__ = ()
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Notice:
+        return Resync(value["missed"]) if value["type"] == "resync" else Entry.from_wire(value)
+
+
+class Entry(Notice):
     """An event in its place. `number` rises by one and never skips, so a reader knows what it missed.
 
     `by` is who did it ("key:ab12cd34", "local:0", "daemon"); `request` is the id of the request that led to it, if one did.
@@ -280,7 +292,7 @@ class Entry:
         return f"Entry({self.number}, {self.event})"
 
 
-class Resync:
+class Resync(Notice):
     """In place of entries that are gone: up to and including `missed` they can't be had; read the state anew."""
 
     SCHEMA: ClassVar[dict[str, Any]] = {
@@ -305,16 +317,6 @@ class Resync:
 
     def __repr__(self) -> str:
         return f"Resync(missed={self.missed})"
-
-
-class Notice:
-    """What a follower of events gets: an `Entry`, or `Resync` where entries are gone."""
-
-    SCHEMA: ClassVar[dict[str, Any]] = {"oneOf": [Entry.SCHEMA, Resync.SCHEMA]}
-
-    @classmethod
-    def from_wire(cls, value: Any) -> Entry | Resync:
-        return Resync(value["missed"]) if value["type"] == "resync" else Entry.from_wire(value)
 
 
 def data_of(event: Event) -> dict[str, Any]:

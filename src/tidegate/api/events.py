@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidegate.contract import ADMIN, get, stream
-from tidegate.events import Entry, Resync
+from tidegate.events import Entry, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Events(Protocol):
         types: str | None = None,
         router: str | None = None,
         info_hash: str | None = None,
-    ) -> AsyncIterator[Entry | Resync]:
+    ) -> AsyncIterator[Notice]:
         """Every change of either half, in order. With `since` first what came after it (`resync`: that is gone).
 
         `types` is a comma-separated list of event types; `router` and `info_hash` leave out the events of others.
