@@ -1,1 +1,30 @@
 """What Tidegate can do: contracts and the values that they pass. No logic and no framework; a user's Python starts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate.api.events import Audit, Events
+from tidegate.api.groups import Groups
+from tidegate.api.infrastructure import Infrastructure
+from tidegate.api.keys import Keys
+from tidegate.api.routers import Routers
+from tidegate.api.session import Session
+from tidegate.api.system import Operations, System
+from tidegate.api.torrent import Torrent
+
+
+@dataclass(frozen=True, slots=True)
+class Tidegate:
+    """A daemon: one attribute per area. The daemon fills it with services, `tidegate.connect()` with calls over HTTP."""
+
+    routers: Routers
+    infrastructure: Infrastructure
+    groups: Groups
+    torrent: Torrent
+    session: Session
+    events: Events
+    audit: Audit
+    keys: Keys
+    operations: Operations
+    system: System

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -125,9 +125,19 @@ def stream(path: str, *, scope: Scope = READ) -> Callable[[Method], Method]:
     return mark
 
 
-@cache
 def commands(contract: type) -> tuple[Command, ...]:
     """Every command of a contract, in the order of their declaration. A contract that contradicts itself is a TypeError."""
+    return _commands(contract)
+
+
+def areas(holder: Any) -> list[tuple[type, Any]]:
+    """The contracts that a dataclass's fields are annotated with, each with what its field holds (of a class: None)."""
+    hints = get_type_hints(holder if isinstance(holder, type) else type(holder))
+    return [(hints[field.name], None if isinstance(holder, type) else getattr(holder, field.name)) for field in fields(holder)]
+
+
+@cache
+def _commands(contract: type) -> tuple[Command, ...]:
     return tuple(
         _command(contract, name, function) for name, function in vars(contract).items() if getattr(function, "__route__", None)
     )

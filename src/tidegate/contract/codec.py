@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 import jsonschema_rs
@@ -87,6 +87,12 @@ def build(value: Any, kind: Any, place: str) -> Any:
                 else [Fault(place, str(error))]
             )
     raise Invalid("the request does not fit the command", faults)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether this is such a value already, rather than plain JSON that describes one."""
+    kinds = [k for k in (get_args(kind) or (kind,)) if isinstance(k, type)]
+    return any(isinstance(value, k) for k in kinds if not issubclass(k, (dict, list, tuple)))
 
 
 def read_text(text: str, kind: Any) -> Any:

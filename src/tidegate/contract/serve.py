@@ -1,0 +1,315 @@
+"""Contracts over HTTP and WebSocket. The one file that knows the web framework.
+
+Every request passes in this order: host, origin, key, scope, size, body, command. Every failure leaves as one problem
+document with the request's id, which also stands in the log line and in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Asgi
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tidegate.contract import Command, codec, commands
+from tidegate.contract.acting import Acting, act
+from tidegate.contract.guard import Guard, Principal, permit
+from tidegate.contract.openapi import document
+from tidegate.contract.problems import problem, status
+from tidegate.errors import Fault, Invalid, NotAllowed, NotFound, TidegateError, TooLarge, Unavailable, Unsupported
+
+PREFIX = "/api/v1"
+PROBLEM = "application/problem+json"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.http")
+
+Services = Sequence[tuple[type, Any]]
+
+
+class Deferrals(Protocol):
+    """Takes work that goes on after the answer, and gives back the operation to follow."""
+
+    def start(self, command: str, work: Coroutine[Any, Any, Any]) -> Any: ...
+
+
+def application(
+    services: Services, guard: Guard, *, deferrals: Deferrals | None = None, ready: Callable[[], bool] = lambda: True
+) -> ASGIApp:
+    """An ASGI application with one route per command of each contract, answered by its service.
+
+    `deferrals` serves `Prefer: respond-async`; `ready` answers /readyz.
+    """
+    every = [(command, service) for contract, service in services for command in commands(contract)]
+    by_path: dict[str, dict[str, tuple[Command, Any]]] = {}
+    routes: list[BaseRoute] = []
+    for command, service in every:
+        if command.streams:
+            routes.append(WebSocketRoute(PREFIX + command.path, _stream_endpoint(command, service)))
+        else:
+            by_path.setdefault(command.path, {})[command.verb] = (command, service)
+    # Fixed paths before those with a placeholder, so that /torrents/add is never taken for a torrent's hash.
+    for path, verbs in sorted(by_path.items(), key=lambda item: item[0].count("{")):
+        endpoints = {verb: _endpoint(command, service, deferrals) for verb, (command, service) in verbs.items()}
+        routes.append(Route(PREFIX + path, _by_verb(endpoints), methods=list(endpoints)))
+    openapi = codec.encode(document([contract for contract, _ in services], PREFIX))
+
+    async def readiness(_: Request) -> Response:
+        if not ready():
+            raise Unavailable("not ready yet")
+        return _json({"ready": True})
+
+    async def api_document(_: Request) -> Response:
+        return Response(openapi, media_type="application/json")
+
+    routes += [Route("/readyz", readiness), Route("/openapi.json", api_document)]
+    app = Starlette(routes=routes, exception_handlers={TidegateError: _known, HTTPException: _framework, Exception: _bug})
+    return _Door(app, guard)
+
+
+class _Door:
+    """The outermost layer: admits or refuses, names the request, writes its log line, sets the headers of every answer."""
+
+    HEADERS = (
+        (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    )
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = _request_id(headers.get("x-request-id"))
+        extra = [(b"x-request-id", request_id.encode()), *self.HEADERS]
+        answered = 0
+        by = "-"
+
+        async def sending(message: Message) -> None:
+            nonlocal answered
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                answered = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            elif message["type"] == "websocket.accept":
+                answered = 101
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        scope.setdefault("state", {})["request_id"] = request_id
+        writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        try:
+            if scope["path"] == "/healthz" and not writes:
+                await _json({"alive": True})(scope, receive, sending)
+                return
+            peer = scope["client"][0] if scope.get("client") else ""
+            principal = self._guard.admit(headers, peer, writes=writes)
+            by = principal.by
+            scope["state"]["principal"] = principal
+            await self._app(scope, receive, sending)
+        except TidegateError as error:
+            await _refuse(error, request_id, scope, receive, sending)
+        except Exception:  # a bug: `_bug` has logged and answered it, and the framework raises it again for its server
+            if not answered:
+                raise
+        finally:
+            took = (time.perf_counter() - began) * 1000
+            verb = scope.get("method", "WS")
+            log.info("request", id=request_id, by=by, verb=verb, path=scope["path"], status=answered, ms=round(took, 2))
+
+
+def _request_id(given: str | None) -> str:
+    """The caller's own id where it is harmless in a log, else a fresh one."""
+    if given and re.fullmatch(r"[A-Za-z0-9-]{1,64}", given, re.ASCII):
+        return given
+    return secrets.token_hex(8)
+
+
+async def _refuse(error: TidegateError, request_id: str, scope: Asgi, receive: Receive, send: Send) -> None:
+    response = _problem(error, request_id)
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+        return
+    # A WebSocket is refused before the upgrade: with a status and a problem, not with a close code.
+    start = {"status": response.status_code, "headers": response.raw_headers}
+    await send({"type": "websocket.http.response.start", **start})
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+# ── answers
+
+
+def _json(value: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(codec.encode(value), code, headers, "application/json")
+
+
+def _problem(error: TidegateError, request_id: str) -> Response:
+    headers = {}
+    if "retry_after" in error.facts:
+        headers["Retry-After"] = str(error.facts["retry_after"])
+    if "allow" in error.facts:
+        headers["Allow"] = str(error.facts["allow"])
+    return Response(codec.encode(problem(error, request_id)), status(error), headers, PROBLEM)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TidegateError)
+    return _problem(error, request.state.request_id)
+
+
+async def _framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return _problem(NotAllowed(f"not with {request.method}", allow=allow), request.state.request_id)
+    return _problem(NotFound("no such path"), request.state.request_id)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("bug", id=request.state.request_id, path=request.url.path, exc_info=error)
+    document = {"type": "about:blank", "title": "Internal error", "status": 500, "request": request.state.request_id}
+    return Response(codec.encode(document), 500, None, PROBLEM)
+
+
+# ── commands
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _by_verb(endpoints: dict[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
+
+
+def _endpoint(command: Command, service: Any, deferrals: Deferrals | None) -> Endpoint:
+    method: Callable[..., Coroutine[Any, Any, Any]] = getattr(service, command.method)
+
+    async def endpoint(request: Request) -> Response:
+        principal: Principal = request.state.principal
+        permit(principal, command)
+        arguments = await _arguments(command, request)
+        act(Acting(principal.by, request.state.request_id, command.name))
+        if deferrals and command.writes and "respond-async" in request.headers.get("prefer", ""):
+            operation = deferrals.start(command.name, method(**arguments))
+            headers = {"Location": f"{PREFIX}/operations/{operation.id}", "Preference-Applied": "respond-async"}
+            return _json(operation, 202, headers)
+        return _json(await method(**arguments))
+
+    return endpoint
+
+
+async def _arguments(command: Command, request: Request) -> dict[str, Any]:
+    arguments, faults = read_parameters(command, request.path_params, request.query_params)
+    if body := command.body:
+        try:
+            data = await _body(request, body.media.type, body.media.limit)
+            if data or body.required:
+                arguments[body.name] = data if body.raw else codec.read_body(data, body.type)
+        except Invalid as error:
+            faults += error.faults
+    if faults:
+        raise Invalid("the request does not fit the command", faults)
+    return arguments
+
+
+def read_parameters(command: Command, path: Mapping[str, str], query: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
+    """The path's and the query's texts as typed values, and every fault in them."""
+    arguments: dict[str, Any] = {}
+    faults = [Fault(f"query/{name}", "unknown parameter") for name in query if name not in command.query_parameters]
+    given = [("path", n, path[n]) for n in command.path_parameters]
+    given += [("query", n, query[n]) for n in command.query_parameters if n in query]
+    for where, name, text in given:
+        try:
+            arguments[name] = codec.read_text(text, command.parameters[name].annotation)
+        except ValueError as error:
+            faults.append(Fault(f"{where}/{name}", str(error)))
+    return arguments, faults
+
+
+async def _body(request: Request, media: str, limit: int) -> bytes:
+    too_large = TooLarge(f"the body is limited to {limit} bytes", limit=limit)
+    if (length := request.headers.get("content-length", "0")).isdigit() and int(length) > limit:
+        raise too_large
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise too_large
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if data and kind != media:
+        raise Unsupported(f"send the body as {media}", expects=media)
+    return bytes(data)
+
+
+# ── streams
+
+VALIDITY_CHECK = 0.5  # seconds between two looks at whether an open stream's key is still valid; SEC-05 allows 1
+
+
+def _stream_endpoint(command: Command, service: Any) -> Callable[[WebSocket], Awaitable[None]]:
+    async def endpoint(socket: WebSocket) -> None:
+        principal: Principal = socket.scope["state"]["principal"]
+        request_id = socket.scope["state"]["request_id"]
+        try:
+            permit(principal, command)
+            arguments, faults = read_parameters(command, socket.path_params, socket.query_params)
+            if faults:
+                raise Invalid("the request does not fit the command", faults)
+        except TidegateError as error:
+            await _refuse(error, request_id, socket.scope, socket.receive, socket.send)
+            return
+        act(Acting(principal.by, request_id, command.name))
+        items = getattr(service, command.method)(**arguments)
+        await socket.accept()
+        sender = asyncio.create_task(_send_items(items, socket))
+        reader = asyncio.create_task(_until_closed(socket))
+        try:
+            while not (sender.done() or reader.done()):
+                await asyncio.wait({sender, reader}, timeout=VALIDITY_CHECK, return_when=asyncio.FIRST_COMPLETED)
+                if not principal.valid():
+                    await socket.close(4401, "the key is no longer valid")
+                    return
+            if sender.done() and not sender.cancelled():
+                sender.result()
+        except TidegateError as error:
+            await socket.close(4000 + status(error), error.detail[:120])
+        finally:
+            for task in (sender, reader):
+                task.cancel()
+            await asyncio.gather(sender, reader, return_exceptions=True)
+            await items.aclose()
+
+    return endpoint
+
+
+async def _send_items(items: Any, socket: WebSocket) -> None:
+    async for item in items:
+        await socket.send_text(codec.encode(item).decode())
+
+
+async def _until_closed(socket: WebSocket) -> None:
+    try:
+        while True:
+            await socket.receive_text()
+    except WebSocketDisconnect:
+        return
