@@ -15,6 +15,7 @@
     ├── TooMany        slow down
     ├── Refused        the router or gateway answered and said no; what was there before is in place
     ├── Unavailable    nobody answers, or not yet; try again
+    │   └── NoDaemon   not even the daemon itself
     ├── TimedOut       no answer in time
     └── StorageFull    the disk is full; what was there before is in place
 
@@ -102,6 +103,10 @@ class Refused(TidegateError):
 
 class Unavailable(TidegateError):
     """Nobody answers, or not yet; try again."""
+
+
+class NoDaemon(Unavailable):
+    """Nobody answers where the daemon should be; raised by the client."""
 
 
 class TimedOut(TidegateError):

@@ -97,7 +97,7 @@ class Routers(Protocol):
         """This daemon's key pair for one router, made at the first call: put the line into its authorized_keys."""
         ...
 
-    @post("/routers/{router_id}", scope=ADMIN, emits=(RouterAdded,))
+    @post("/routers/{router_id}", scope=ADMIN, emits=(RouterAdded,), long=True)
     async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
         """Enrol a router: pin its host key, log in, probe what it can do, install the agent.
 
@@ -116,7 +116,7 @@ class Routers(Protocol):
         """One router, as last seen."""
         ...
 
-    @delete("/routers/{router_id}", scope=ADMIN, emits=(RouterRemoved,))
+    @delete("/routers/{router_id}", scope=ADMIN, emits=(RouterRemoved,), long=True)
     async def remove(self, router_id: RouterId) -> Router:
         """Take everything of Tidegate off the router and forget it. Unavailable where it does not answer."""
         ...

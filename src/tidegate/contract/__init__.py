@@ -61,6 +61,7 @@ class _Route:
     emits: tuple[type, ...]
     streams: bool = False
     limit: int = BODY_LIMIT
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Command:
     scope: Scope
     emits: tuple[type, ...]
     streams: bool
+    long: bool  # may take more than a few seconds: the command line follows it as an operation
     parameters: dict[str, inspect.Parameter]  # resolved, without self
     path_parameters: tuple[str, ...]
     query_parameters: tuple[str, ...]
@@ -97,10 +99,15 @@ class Command:
 
 def _verb(verb: str, default: Scope) -> Callable[..., Callable[[Method], Method]]:
     def at(
-        path: str, *, scope: Scope = default, emits: tuple[type, ...] = (), limit: int = BODY_LIMIT
+        path: str,
+        *,
+        scope: Scope = default,
+        emits: tuple[type, ...] = (),
+        limit: int = BODY_LIMIT,
+        long: bool = False,
     ) -> Callable[[Method], Method]:
         def mark(method: Method) -> Method:
-            method.__route__ = _Route(verb, path, scope, emits, limit=limit)  # type: ignore[attr-defined]
+            method.__route__ = _Route(verb, path, scope, emits, limit=limit, long=long)  # type: ignore[attr-defined]
             return method
 
         return mark
@@ -177,6 +184,7 @@ def _command(contract: type, method: str, function: Callable[..., Any]) -> Comma
         scope=route.scope,
         emits=route.emits,
         streams=route.streams,
+        long=route.long,
         parameters=parameters,
         path_parameters=in_path,
         query_parameters=tuple(n for n in parameters if n not in in_path and n not in {b.name for b in bodies}),

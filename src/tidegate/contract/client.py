@@ -5,6 +5,7 @@ The failures that the service raised are raised again here. Where nobody answers
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -21,11 +22,12 @@ from websockets.sync.client import unix_connect as connect_unix_socket_blocking
 
 from tidegate.contract import Command, codec, commands
 from tidegate.contract.problems import STATUS, failure
-from tidegate.errors import TidegateError, TimedOut, Unavailable
+from tidegate.errors import NoDaemon, TidegateError, TimedOut, Unavailable
 
 C = TypeVar("C")
 T = TypeVar("T")
 
+DEFAULT_URL = "http://127.0.0.1:64124"
 PREFIX = "/api/v1"
 TIMEOUT = httpx2.Timeout(60, connect=5)  # seconds
 
@@ -34,7 +36,7 @@ TIMEOUT = httpx2.Timeout(60, connect=5)  # seconds
 class Address:
     """Where a daemon listens: a URL, or a unix socket's path with any URL's host; and the key to show."""
 
-    url: str = "http://127.0.0.1:64124"
+    url: str = DEFAULT_URL
     socket: str | None = None
     key: str | None = None
 
@@ -73,6 +75,24 @@ def _call(command: Command, line: Line) -> Callable[..., Coroutine[Any, Any, Any
         return codec.decode(data, command.returns)
 
     return call
+
+
+async def call_with_progress(
+    command: Command, line: Line, arguments: dict[str, Any], told: Callable[[str], None], pause: float = 0.15
+) -> Any:
+    """Run a long command as an operation and tell its stages while it goes on; asks every `pause` seconds."""
+    path, headers, body = _request(command, (), arguments)
+    code, data = await line.request(command.verb, path, {**headers, "Prefer": "respond-async"}, body)
+    while code == 202 or code == 200:
+        operation = codec.decode(data, dict[str, Any])
+        if operation["state"] == "done":
+            return codec.build(operation["result"], command.returns, "result")
+        if operation["state"] == "failed":
+            raise failure(operation["problem"])
+        told(operation["stage"] + (f" {operation['done']}/{operation['total']}" if operation["total"] else ""))
+        await asyncio.sleep(pause)
+        code, data = await line.request("GET", f"{PREFIX}/operations/{operation['id']}", {}, None)
+    raise _failure(code, data)
 
 
 def _stream(command: Command, line: Line) -> Callable[..., AsyncIterator[Any]]:
@@ -213,7 +233,7 @@ def _silence(address: Address, error: httpx2.TransportError) -> TidegateError:
     where = address.socket or address.url
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return TimedOut(f"no answer from {where} in time")
-    return Unavailable(f"no daemon answers at {where}; start one with `tidegate up`")
+    return NoDaemon(f"no daemon answers at {where}; start one with `tidegate up`")
 
 
 def _broken(address: Address, error: Exception) -> TidegateError:
@@ -221,6 +241,8 @@ def _broken(address: Address, error: Exception) -> TidegateError:
     if isinstance(error, InvalidStatus):
         return _failure(error.response.status_code, bytes(error.response.body or b""))
     if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code > 4000:
-        kinds = {code: kind for kind, code in STATUS.items()}
+        kinds = {code: kind for kind, code in STATUS.items() if kind is not NoDaemon}
         return kinds.get(error.rcvd.code - 4000, Unavailable)(error.rcvd.reason or "the daemon closed the stream")
+    if isinstance(error, OSError) and not isinstance(error, ConnectionClosed):
+        return NoDaemon(f"no daemon answers at {address.socket or address.url}; start one with `tidegate up`")
     return Unavailable(f"the stream from {address.socket or address.url} broke off: {error}")

@@ -23,6 +23,7 @@ STATUS: dict[type[TidegateError], int] = {
     errors.TooMany: 429,
     errors.Refused: 502,
     errors.Unavailable: 503,
+    errors.NoDaemon: 503,
     errors.TimedOut: 504,
     errors.StorageFull: 507,
 }

@@ -71,3 +71,15 @@ class DeviceRef:
     mac: MacAddress | None = None
     ip: tuple[IpAddress, ...] = ()
     name: Label | None = None
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """A MAC, addresses, or both, with commas between: `02:11:22:33:44:55,192.168.1.20`."""
+        mac: MacAddress | None = None
+        ip: list[IpAddress] = []
+        for part in text.split(","):
+            if part.count(":") == 5 and "::" not in part:
+                mac = MacAddress(part)
+            else:
+                ip.append(IpAddress(part))
+        return cls(mac, tuple(ip))

@@ -1,0 +1,188 @@
+"""Contracts on a command line: `tidegate groups sync-group home 1 Kids --bandwidth-policy.limit-mbps 20`.
+
+Each command of each contract becomes `AREA COMMAND`: what has no default is positional, the rest are options. Exit status:
+0 done, 1 refused (the problem is on standard error), 2 wrong usage, 3 no daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from tidegate.contract import Command, area, codec, commands
+from tidegate.contract.client import DEFAULT_URL, Address, AsyncLine, call_with_progress, remote
+from tidegate.contract.problems import problem
+from tidegate.contract.tables import harmless, render
+from tidegate.errors import Invalid, NoDaemon, TidegateError
+
+REFUSED, WRONG_USAGE, NO_DAEMON = 1, 2, 3
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which daemon is asked, and how the answer is shown."""
+
+    url: Annotated[str | None, Parameter(env_var="TIDEGATE_URL", help="the daemon's URL")] = None
+    key: Annotated[str | None, Parameter(env_var="TIDEGATE_KEY", help="the API key to show")] = None
+    socket: Annotated[str | None, Parameter(env_var="TIDEGATE_SOCKET", help="the daemon's unix socket; needs no key")] = None
+    json: Annotated[bool, Parameter(negative="", help="print JSON")] = False
+
+    def address(self, default_socket: Path) -> Address:
+        """The socket of the daemon on this machine, unless a URL or a key says otherwise."""
+        if self.socket or (not self.url and not self.key and default_socket.exists()):
+            return Address(socket=self.socket or str(default_socket))
+        return Address(self.url or DEFAULT_URL, None, self.key)
+
+
+ToTarget = Annotated[Target, Parameter(name="*", group="Daemon")]
+
+
+def add_commands(app: App, contracts: Sequence[type], default_socket: Callable[[], Path]) -> dict[str, App]:
+    """One sub-command per area and one below it per command. Returns the areas' apps, for commands that are written by hand."""
+    apps: dict[str, App] = {}
+    for contract in contracts:
+        name = area(contract)
+        other = name.removesuffix("s") if name.endswith("s") else name + "s"
+        group = apps[name] = App(name=(name, other), help=inspect.getdoc(sys.modules[contract.__module__]))
+        app.command(group)
+        for command in commands(contract):
+            group.command(_entry(contract, command, default_socket), name=command.method.replace("_", "-"))
+    return apps
+
+
+def _entry(contract: type, command: Command, default_socket: Callable[[], Path]) -> Callable[..., int]:
+    """A function with the signature that the command line is read from, and that runs the command."""
+
+    def entry(*, to: Target, **typed: Any) -> int:
+        return run(_run(contract, command, to, default_socket(), typed), to)
+
+    parameters = [
+        *_parameters(command),
+        inspect.Parameter("to", inspect.Parameter.KEYWORD_ONLY, annotation=ToTarget, default=Target()),
+    ]
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    entry.__signature__ = inspect.Signature([*positional, *keyword])  # type: ignore[attr-defined]
+    entry.__annotations__ = {p.name: p.annotation for p in parameters}
+    entry.__doc__ = command.doc
+    return entry
+
+
+def _parameters(command: Command) -> list[inspect.Parameter]:
+    found = []
+    for name, parameter in command.parameters.items():
+        if command.body is None or name != command.body.name:
+            found.append(_parameter(name, parameter.annotation, parameter.default))
+        elif command.body.raw:
+            found.append(_parameter(name, Path, parameter.default))
+        else:
+            hints = get_type_hints(command.body.type, include_extras=True)
+            for field in fields(command.body.type):
+                plain = field.default if field.default_factory is MISSING else field.default_factory()
+                found.append(_parameter(field.name, hints[field.name], inspect.Parameter.empty if plain is MISSING else plain))
+    return found
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    required = default is inspect.Parameter.empty
+    how = inspect.Parameter.POSITIONAL_OR_KEYWORD if required else inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, how, default=default, annotation=_readable(kind))
+
+
+def _readable(kind: Any) -> Any:
+    """The type with how its text is read, where it is one of ours; cyclopts reads the others itself."""
+    alternatives = [k for k in (get_args(kind) or (kind,)) if k not in (type(None), ...)]
+    if len(alternatives) != 1 or not isinstance(one := alternatives[0], type):
+        return kind
+    read = getattr(one, "from_text", None) or getattr(one, "from_wire", None)
+    if read is None:
+        return kind
+
+    def convert(_: Any, tokens: Sequence[Any]) -> Any:
+        values = tuple(read(token.value) for token in tokens)
+        return values if kind is not one and get_args(kind)[-1] is ... else values[0]
+
+    return Annotated[kind, Parameter(converter=convert, n_tokens=1, negative="", accepts_keys=False)]
+
+
+async def _run(contract: type, command: Command, to: Target, default_socket: Path, typed: dict[str, Any]) -> None:
+    line = AsyncLine(to.address(default_socket))
+    try:
+        arguments = _arguments(command, typed)
+        if command.streams:
+            async for item in getattr(remote(contract, line), command.method)(**arguments):
+                show(item, to)
+        elif command.long and err.is_terminal and not to.json:
+            with err.status("asking") as status:
+                result = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
+            show(result, to)
+        else:
+            show(await getattr(remote(contract, line), command.method)(**arguments), to)
+    finally:
+        await line.close()
+
+
+def _arguments(command: Command, typed: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, as the arguments of the contract's method."""
+    body = command.body
+    if body is None:
+        return typed
+    if body.raw:
+        path = typed[body.name]
+        return {**typed, body.name: sys.stdin.buffer.read() if str(path) == "-" else _file(path)}
+    names = {field.name for field in fields(body.type)}
+    record = body.type(**{name: value for name, value in typed.items() if name in names})
+    return {**{name: value for name, value in typed.items() if name not in names}, body.name: record}
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path}: {error.strerror}") from None
+
+
+# ── what a person sees
+
+
+def show(value: Any, to: Target) -> None:
+    """Print an answer, as JSON or as a table."""
+    if to.json:
+        sys.stdout.buffer.write(codec.encode(value) + b"\n")
+        sys.stdout.flush()
+    else:
+        out.print(render(value))
+
+
+def run(work: Any, to: Target) -> int:
+    """Run a command's coroutine; a failure goes to standard error and becomes the exit status."""
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        try:
+            asyncio.run(work)
+        except TidegateError as error:
+            return report(error, to)
+    return 0
+
+
+def report(error: TidegateError, to: Target) -> int:
+    """Say on standard error what went wrong and where; returns the exit status."""
+    if to.json:
+        sys.stderr.buffer.write(codec.encode(problem(error, "")) + b"\n")
+    else:
+        err.print(f"[red]{escape(harmless(error.detail))}[/red]")
+        for fault in error.faults if isinstance(error, Invalid) else ():
+            err.print(f"  {escape(harmless(fault.at))}: {escape(harmless(fault.why))}")
+    return NO_DAEMON if isinstance(error, NoDaemon) else REFUSED
