@@ -29,6 +29,7 @@ class InfoHash(Text):
 class Folder(Text):
     """A folder inside the download directory, as a relative path: no leading slash, no `..`, no control characters."""
 
+    EXPECTS = "a relative path inside the download directory"
     SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "string",
         "format": "folder",

@@ -42,10 +42,6 @@ def _from_wire(kind: Any, value: Any) -> Any:
     return cast(type[Wired], kind).from_wire(value)
 
 
-def _schema(kind: Any) -> dict[str, Any]:
-    return dict(kind.SCHEMA)
-
-
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
 _once: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
 
@@ -75,7 +71,7 @@ def read_body(data: bytes, kind: Any) -> Any:
 
 def build(value: Any, kind: Any, place: str) -> Any:
     """Parsed JSON as a value of `kind`. Raises Invalid with every fault and its place."""
-    faults = [_fault(error, place) for error in validator(kind).iter_errors(value)]
+    faults = checker(kind).faults(value, place)
     if not faults:
         try:
             return msgspec.convert(value, type=kind, dec_hook=_from_wire)
@@ -112,11 +108,47 @@ def schemas(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]
     return list(found), {name: _closed(schema) for name, schema in sorted(components.items())}
 
 
+class Checker:
+    """Holds values against a type's schema and names every fault in the type's own words."""
+
+    def __init__(self, kind: Any) -> None:
+        found, components = msgspec.json.schema_components([kind], schema_hook=_schema, ref_template="#/$defs/{name}")
+        self._document = {**found[0], "$defs": {name: _closed(schema) for name, schema in components.items()}}
+        self._validator = jsonschema_rs.Draft202012Validator(self._document, validate_formats=True, formats=_FORMATS)
+
+    def faults(self, value: Any, place: str) -> list[Fault]:
+        if self._validator.is_valid(value):
+            return []
+        return [fault for error in self._validator.iter_errors(value) for fault in self._faults(error, place)]
+
+    def _faults(self, error: Any, place: str) -> list[Fault]:
+        if error.kind.name == "anyOf":
+            # Of "this or null" only the branch that was meant is of interest: the one that is not merely of another type.
+            meant = [b for b in error.kind.context if not any(self._other_type(e, error) for e in b)]
+            if len(meant) == 1:
+                return [fault for inner in meant[0] for fault in self._faults(inner, place)]
+        at = "/".join([place, *(str(step) for step in error.instance_path)])
+        return [Fault(at, self._why(error))]
+
+    @staticmethod
+    def _other_type(error: Any, outer: Any) -> bool:
+        return bool(error.kind.name == "type" and error.instance_path == outer.instance_path)
+
+    def _why(self, error: Any) -> str:
+        if error.kind.name in ("pattern", "format"):
+            schema: Any = self._document
+            for step in error.schema_path[:-1]:
+                schema = schema[step]
+            if "description" in schema:
+                return f"{str(error.instance)[:60]!r} is not {schema['description']}"
+        why = str(error.message)
+        return why if len(why) <= 300 else why[:297] + "..."
+
+
 @cache
-def validator(kind: Any) -> jsonschema_rs.Draft202012Validator:
-    found, components = msgspec.json.schema_components([kind], schema_hook=_schema, ref_template="#/$defs/{name}")
-    document = {**found[0], "$defs": {name: _closed(schema) for name, schema in components.items()}}
-    return jsonschema_rs.Draft202012Validator(document, validate_formats=True, formats=_formats())
+def checker(kind: Any) -> Checker:
+    """The checker of a type, made once."""
+    return Checker(kind)
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -124,34 +156,25 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "additionalProperties": False} if "properties" in schema else schema
 
 
-_FORMATS: dict[str, Any] = {}
+_FORMATS: dict[str, Any] = {}  # of our own types, each checked by the type itself
 
 
-def register_format(name: str, kind: type[Wired]) -> None:
-    """Let `"format": name` in a schema be checked by the type itself."""
+def _schema(kind: Any) -> dict[str, Any]:
+    schema = dict(cast(type[Wired], kind).SCHEMA)
+    if name := schema.get("format"):
+        _FORMATS[name] = _fits_format(kind)
+    return schema
 
-    def fits(text: str) -> bool:
+
+def _fits_format(kind: type[Wired]) -> Any:
+    def fits_format(text: str) -> bool:
         try:
             kind.from_wire(text)
         except ValueError:
             return False
         return True
 
-    _FORMATS[name] = fits
-
-
-def _formats() -> dict[str, Any]:
-    return _FORMATS
-
-
-def _fault(error: jsonschema_rs.ValidationError, place: str) -> Fault:
-    at = "/".join([place, *(str(step) for step in error.instance_path)])
-    return Fault(at, _plain_words(error))
-
-
-def _plain_words(error: jsonschema_rs.ValidationError) -> str:
-    why = str(error.message)
-    return why if len(why) <= 300 else why[:297] + "..."
+    return fits_format
 
 
 # ── reading strangers' JSON

@@ -31,6 +31,7 @@ class MacAddress(Text):
 class IpAddress(Text):
     """One IPv4 or IPv6 host address in canonical text. What can't be a device on a network is refused."""
 
+    EXPECTS = "a device's IPv4 or IPv6 address"
     SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "string",
         "format": "ip-address",
@@ -56,6 +57,7 @@ class IpAddress(Text):
 class Label(Text):
     """A name that people give: 1 to 100 printable characters. It stays on the controller; no router ever sees it."""
 
+    EXPECTS = "a name of 1 to 100 printable characters"
     SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "label", "minLength": 1, "maxLength": 100}
 
     def __new__(cls, text: str) -> Self:

@@ -17,8 +17,8 @@ class Text(str):
     SCHEMA: ClassVar[dict[str, Any]] = {"type": "string"}
 
     def __init_subclass__(cls) -> None:
-        if "PATTERN" in vars(cls) and "SCHEMA" not in vars(cls):
-            cls.SCHEMA = {"type": "string", "pattern": f"^(?:{cls.PATTERN})$", "description": cls.EXPECTS}
+        schema = vars(cls).get("SCHEMA", {"type": "string", "pattern": f"^(?:{cls.PATTERN})$"})
+        cls.SCHEMA = {**schema, "description": cls.EXPECTS}
 
     def __new__(cls, text: str) -> Self:
         if not re.fullmatch(cls.PATTERN, text, re.ASCII):

@@ -1,0 +1,100 @@
+"""Sockets and the HTTP server on them. No decisions about commands here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tidegate.errors import Conflict, Fault, Invalid
+
+SHUTDOWN_GRACE = 3  # seconds that open requests get when the daemon stops
+
+
+def tcp_socket(listen: str) -> socket.socket:
+    """A listening socket for `address:port`. Raises Invalid for what is no such thing, is taken or lies beyond loopback."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        raise Invalid("these settings can't be used", [Fault("listen", "an address and a port: 127.0.0.1:64124")]) from None
+    if not address.is_loopback:
+        why = "a key would cross the network in clear: listen on loopback and put a TLS proxy in front (see docs/operations.md)"
+        raise Invalid("these settings can't be used", [Fault("listen", why)])
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, number))
+    except OSError as error:
+        listener.close()
+        raise Conflict(f"can't listen on {listen}: {error.strerror}") from None
+    listener.listen(256)
+    return listener
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """A listening unix socket that only this user can open. The caller holds the state directory's lock, so an old file
+    at that path belongs to nobody."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _umask(0o177):
+        listener.bind(str(path))
+    listener.listen(256)
+    return listener
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the daemon's to handle, not each server's."""
+        yield
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on the socket until the block is left; open requests then get a few seconds to end."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=64 * 1024,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.005)
+    if task.done():
+        await task
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
