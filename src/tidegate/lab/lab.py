@@ -1,0 +1,121 @@
+"""Puts the lab together: the box, the cables, the internet, the router and the household."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Literal, Self
+
+from tidegate.lab import network
+from tidegate.lab.box import Box, Process
+from tidegate.lab.host import Client, Host
+from tidegate.lab.internet import Internet
+from tidegate.lab.rom import Shell
+from tidegate.lab.router import Router
+
+
+class Lab:
+    """A router, an internet and clients. Use as a context manager; it is up inside and gone after it.
+
+    `clients` are names; each becomes a device with a fixed MAC and fixed addresses. `shell` is the router's /bin/sh.
+    Raises `LabUnavailable` where the machine cannot run one.
+    """
+
+    def __init__(self, clients: Sequence[str] = ("child", "guest", "parent", "nas"), *, shell: Shell = "dash") -> None:
+        places = network.places(tuple(clients))
+        self._forwards: list[Process] = []
+        self._lock = threading.Lock()
+        self._box = Box()
+        try:
+            self.internet = Internet(self._box)
+            self.controller = Client(self._box, places[0])
+            self.clients: Mapping[str, Client] = MappingProxyType(
+                {place.name: Client(self._box, place) for place in places[1:]}
+            )
+            self.router = Router(self._box, places, shell=shell)
+            self._cable([self.controller, *self.clients.values()])
+            self.internet.start()
+            self.router.install()
+            self.router.boot()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The box's first process: everything in the lab ends with it."""
+        return self._box.pid
+
+    def forward(self, address: str, port: int, *, frm: Literal["lan", "internet"] = "lan") -> int:
+        """A TCP port on the host's 127.0.0.1 that leads to an address as the controller (or the internet) reaches it.
+
+        Every connection dials anew, so it outlives the router's reboots. One that cannot be made is reset.
+        """
+        origin: Host = self.controller if frm == "lan" else self.internet
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
+            relay = [sys.executable, "-I", "-S", str(Path(__file__).with_name("relay.py"))]
+            where = [str(listening.fileno()), address, str(port)]
+            command = self._box.enter_net(origin.name, [*relay, *where], tied=True)
+            process = Process(command, stdin=subprocess.DEVNULL, pass_fds=(listening.fileno(),), start_new_session=True)
+            with self._lock:
+                self._forwards.append(process)
+            return int(listening.getsockname()[1])
+
+    def close(self) -> None:
+        """Take everything down; returns when it is gone. Closing twice is closing once."""
+        self._box.close()
+        if hasattr(self, "router"):
+            self.router.close()
+        with self._lock:
+            forwards, self._forwards = self._forwards, []
+        for process in forwards:
+            process.wait(timeout=20)
+
+    def _cable(self, clients: list[Client]) -> None:
+        """Make every network but the router's, and the links, whose router ends wait in `cables`."""
+        resolver = os.path.realpath("/etc/resolv.conf")
+        names = ["cables", "internet", *(client.name for client in clients)]
+        script = [_resolver(resolver), "ip -batch - <<'END'", *(f"netns add {name}" for name in names), "END\n"]
+        script += [network.quiet(name) for name in names]
+        script += ["ip -batch - <<'END'", "link add isp netns internet type veth peer name wan netns cables"]
+        script += [
+            f"link add eth0 netns {client.name} address {client.mac} type veth peer name {client.port} netns cables"
+            for client in clients
+        ]
+        script += ["END"]
+        for client in clients:
+            script += [f"ip -n {client.name} -batch - <<'END'", _plugged(client), "END"]
+        self._box.script("\n".join([*script, ""]))
+
+
+def _plugged(client: Client) -> str:
+    return "\n".join(
+        [
+            "link set lo up",
+            f"address add {client.ipv4}/24 dev eth0",
+            f"address add {client.ipv6}/64 dev eth0 nodad",
+            "link set eth0 up",
+            f"route add default via {network.ROUTER_LAN[0]}",
+            f"route add ::/0 via {network.ROUTER_LAN[1]} dev eth0",
+        ]
+    )
+
+
+def _resolver(real: str) -> str:
+    """Make the router everybody's resolver, wherever /etc/resolv.conf really lies (under /run it must be made anew)."""
+    lines = f"nameserver {network.ROUTER_LAN[0]}"
+    if real.startswith("/run/"):
+        return f"mkdir -p '{Path(real).parent}'; echo '{lines}' >'{real}'"
+    return f"echo '{lines}' >/run/lab/resolv.conf; mount --bind /run/lab/resolv.conf '{real}'"
