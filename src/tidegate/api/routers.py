@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -54,15 +54,15 @@ class PublicKey:
 @dataclass(frozen=True, slots=True)
 class RouterAddRequest:
     """`host_key` is the confirmed fingerprint. `password` is used once, to put our key in place, and never kept; without
-    it the key from `routers.create_key` must be there already."""
+    it the key from `routers.create_key` must be there already. The interfaces are br-lan and wan unless given."""
 
     host: HostName
     host_key: Fingerprint
     port: int = 22
     user: str = "root"
     password: str | None = None
-    lan: InterfaceName = InterfaceName("br-lan")
-    wan: InterfaceName = InterfaceName("wan")
+    lan: InterfaceName = field(default_factory=lambda: InterfaceName("br-lan"))
+    wan: InterfaceName = field(default_factory=lambda: InterfaceName("wan"))
 
 
 @dataclass(frozen=True, slots=True)
