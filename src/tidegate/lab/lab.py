@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
-from tidegate.lab import network
+from tidegate.lab import cables, network
 from tidegate.lab.box import Box, Process
 from tidegate.lab.host import Client, Host
 from tidegate.lab.internet import Internet
@@ -39,7 +38,7 @@ class Lab:
                 {place.name: Client(self._box, place) for place in places[1:]}
             )
             self.router = Router(self._box, places, shell=shell)
-            self._cable([self.controller, *self.clients.values()])
+            cables.lay(self._box, places)
             self.internet.start()
             self.router.install()
             self.router.boot()
@@ -82,40 +81,3 @@ class Lab:
             forwards, self._forwards = self._forwards, []
         for process in forwards:
             process.wait(timeout=20)
-
-    def _cable(self, clients: list[Client]) -> None:
-        """Make every network but the router's, and the links, whose router ends wait in `cables`."""
-        resolver = os.path.realpath("/etc/resolv.conf")
-        names = ["cables", "internet", *(client.name for client in clients)]
-        script = [_resolver(resolver), "ip -batch - <<'END'", *(f"netns add {name}" for name in names), "END\n"]
-        script += [network.quiet(name) for name in names]
-        script += ["ip -batch - <<'END'", "link add isp netns internet type veth peer name wan netns cables"]
-        script += [
-            f"link add eth0 netns {client.name} address {client.mac} type veth peer name {client.port} netns cables"
-            for client in clients
-        ]
-        script += ["END"]
-        for client in clients:
-            script += [f"ip -n {client.name} -batch - <<'END'", _plugged(client), "END"]
-        self._box.script("\n".join([*script, ""]))
-
-
-def _plugged(client: Client) -> str:
-    return "\n".join(
-        [
-            "link set lo up",
-            f"address add {client.ipv4}/24 dev eth0",
-            f"address add {client.ipv6}/64 dev eth0 nodad",
-            "link set eth0 up",
-            f"route add default via {network.ROUTER_LAN[0]}",
-            f"route add ::/0 via {network.ROUTER_LAN[1]} dev eth0",
-        ]
-    )
-
-
-def _resolver(real: str) -> str:
-    """Make the router everybody's resolver, wherever /etc/resolv.conf really lies (under /run it must be made anew)."""
-    lines = f"nameserver {network.ROUTER_LAN[0]}"
-    if real.startswith("/run/"):
-        return f"mkdir -p '{Path(real).parent}'; echo '{lines}' >'{real}'"
-    return f"echo '{lines}' >/run/lab/resolv.conf; mount --bind /run/lab/resolv.conf '{real}'"

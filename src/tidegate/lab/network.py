@@ -18,6 +18,9 @@ WAN: Final = "wan"
 ROUTER_LAN: Final = ("192.168.1.1", "2001:db8:1::1")
 ROUTER_WAN: Final = ("203.0.113.2", "2001:db8:ffff::2")
 PROVIDER: Final = ("203.0.113.1", "2001:db8:ffff::1")
+ROUTER_MAC: Final = "02:00:5e:10:00:01"
+WAN_MAC: Final = "02:00:5e:20:00:02"
+PROVIDER_MAC: Final = "02:00:5e:20:00:01"
 LAN6: Final = "2001:db8:1::/64"
 
 _RESERVED = frozenset({"router", "internet", "controller", "cables"})
@@ -68,6 +71,7 @@ class Place:
 
     name: str
     port: str
+    port_mac: str
     mac: str
     ipv4: str
     ipv6: str
@@ -82,12 +86,13 @@ def places(names: tuple[str, ...]) -> list[Place]:
             raise ValueError(f"{name!r} cannot be a client's name: a-z, 0-9 and -, and not {sorted(_RESERVED)}")
     numbered = [("controller", 2), *((name, 11 + index) for index, name in enumerate(names))]
     return [
-        Place(name, f"lan{index}", f"02:00:5e:10:00:{number:02x}", f"192.168.1.{number}", f"2001:db8:1::{number:x}")
+        Place(
+            name=name,
+            port=f"lan{index}",
+            port_mac=f"02:00:5e:10:01:{number:02x}",
+            mac=f"02:00:5e:10:00:{number:02x}",
+            ipv4=f"192.168.1.{number}",
+            ipv6=f"2001:db8:1::{number:x}",
+        )
         for index, (name, number) in enumerate(numbered)
     ]
-
-
-def quiet(netns: str) -> str:
-    """A shell line that takes the waiting out of a network's IPv6, before its links are made."""
-    settings = "echo 0 >accept_dad; echo 0 >dad_transmits; echo 0 >accept_ra; echo 0 >router_solicitations"
-    return f"nsenter --net=/run/netns/{netns} sh -c 'cd /proc/sys/net/ipv6/conf/default; {settings}'\n"

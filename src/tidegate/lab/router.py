@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tidegate.lab import network, rom
+from tidegate.lab import cables, network, rom
 from tidegate.lab.box import PATH, Box, Process, run
 from tidegate.lab.network import Place
 from tidegate.lab.support import LabError, need
@@ -79,7 +79,7 @@ class Router:
         self.wan_address, self.wan_address6 = network.ROUTER_WAN
         self.lan: str = network.LAN
         self.wan: str = network.WAN
-        self.mac = "02:00:5e:10:00:01"
+        self.mac = network.ROUTER_MAC
         self.password = secrets.token_urlsafe(12)
         self.host_key = ""
 
@@ -137,7 +137,7 @@ class Router:
         with self._power:
             if self.is_on:
                 raise LabError("the router is on already")
-            self._plug()
+            cables.plug(self._box, self._places)
             options = ",userxattr" if self._box.rootless else ""
             namespaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
             power_on = ["unshare", *namespaces, "sh", "-euc", _POWER_ON, "router", options]
@@ -158,13 +158,13 @@ class Router:
             self._wait_for_services()
 
     def power_cut(self) -> None:
-        """Cut its power: the links go dark first, so that nothing it was connected to hears of it."""
+        """Cut its power: the cables go dead first, so that nothing it was connected to hears of it."""
         with self._power:
             if self._machine is None:
                 return
-            self._box.script(self._moves("cables", "router"))
+            cables.unplug(self._box)
             self._switch_off()
-            self._box.script("ip netns del router")
+            cables.discard(self._box)
 
     def reboot(self) -> None:
         """Power off, and on again with the same flash."""
@@ -176,14 +176,6 @@ class Router:
         """Let go of the machine's process, for when the box ends."""
         with self._power:
             self._switch_off()
-
-    def _plug(self) -> None:
-        self._box.script("ip netns add router\n" + network.quiet("router") + self._moves("router", "cables"))
-
-    def _moves(self, to: str, origin: str) -> str:
-        links = [self.wan, *(place.port for place in self._places)]
-        batch = "\n".join(f"link set {link} netns {to}" for link in links)
-        return f"ip -n {origin} -batch - <<'END'\n{batch}\nEND\n"
 
     def _switch_off(self) -> None:
         machine, self._machine = self._machine, None
