@@ -24,6 +24,14 @@ class DaemonStopped:
     """The daemon was told to stop and did so in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In place of an entry that this version can't read: of a type from a later version, or damaged on the disk."""
+
+    kind: str
+    why: str
+
+
 # ── keys
 
 
@@ -195,6 +203,7 @@ class OperationFinished:
 Event = (
     DaemonStarted
     | DaemonStopped
+    | Unreadable
     | KeyCreated
     | KeyRevoked
     | RouterKeyCreated
