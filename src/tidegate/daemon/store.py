@@ -1,0 +1,472 @@
+"""The journal's file: SQLite in WAL mode with synchronous FULL, opened, upgraded, appended to and pruned by one thread.
+
+What this file guarantees to `journal.py`:
+- `write` of a batch is one transaction and one fsync; every change of it stands or falls alone (a SAVEPOINT each).
+- What `write` reports as done is on the disk. A full disk changes nothing; after an I/O error the file is opened anew and
+  everything that was acknowledged is written to the disk once more before the next change is taken, because pages whose
+  fsync failed look clean in memory and are not on the disk.
+- Entry numbers rise by one; each entry is sealed into the chain (see `chain.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from tidegate.contract.acting import Acting
+from tidegate.daemon.chain import Anchor, Break, Chain, Row, Verifier, link
+from tidegate.daemon.retention import Old, Retention, floor_after
+from tidegate.daemon.secret import Secret, secret_file, sync_folder
+from tidegate.errors import StorageFull, TidegateError, Unavailable
+from tidegate.events import Entry, Event, Unreadable, data_of, event_from, type_name
+
+APPLICATION_ID = 0x54696465  # "Tide": says whose file this is
+LAYOUT = 1
+OVERHEAD = 200  # bytes that an entry takes beside its data, by and large
+PRUNED_AT_ONCE = 2_000
+
+TABLES = f"""
+CREATE TABLE entry (
+  number INTEGER PRIMARY KEY, at TEXT NOT NULL, by TEXT NOT NULL, request TEXT NOT NULL, type TEXT NOT NULL,
+  data TEXT NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE chain (
+  one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER NOT NULL, floor INTEGER NOT NULL, floor_hash BLOB NOT NULL,
+  head INTEGER NOT NULL, head_hash BLOB NOT NULL, size INTEGER NOT NULL, broken_at INTEGER, broken_why TEXT,
+  seal BLOB NOT NULL, key_check BLOB NOT NULL
+) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+"""
+
+# As blobs, so that no byte in a row can make the reading of it fail.
+RAW = (
+    "SELECT number, CAST(at AS BLOB), CAST(by AS BLOB), CAST(request AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), "
+    "CAST(hash AS BLOB) FROM entry WHERE number > ? ORDER BY number LIMIT ?"
+)
+
+_STORAGE = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+}
+_TRANSACTION_CONTROL = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
+_WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one caller of `commit` asks for. `run` may run a second time, if the first was undone for another's fault."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    events: tuple[Event, ...]
+    acting: Acting
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change: its value, or why nothing of it was done."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+def failure(error: sqlite3.Error, path: Path) -> TidegateError | None:
+    """The failure that a caller meets where SQLite's error is the storage's; None where it is the caller's statement's."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    # A full disk is an I/O error to SQLite where it can't grow its shared memory file.
+    full = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_FSYNC and _is_full(path)
+    if code == sqlite3.SQLITE_FULL or full:
+        return StorageFull("the disk that holds the state is full; nothing was changed")
+    if code & 0xFF in _STORAGE:
+        return Unavailable(f"the state can't be read or written at the moment: {error}")
+    return None
+
+
+def shakes_trust(error: sqlite3.Error) -> bool:
+    """After this error the connection is not to be used again."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _STORAGE
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < 64 * 1024
+
+
+def read_connection(path: Path) -> sqlite3.Connection:
+    """A connection for reading; it can't write."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def entry_of(row: Row) -> Entry:
+    """The row as an entry; as `Unreadable` where this version can't read it, so that its number is not lost."""
+    number, *fields, _ = row
+    at, by, request, kind, data = (field.decode(errors="replace") if isinstance(field, bytes) else "" for field in fields)
+    try:
+        when = datetime.fromisoformat(at)
+        return Entry(number, when, by, request, event_from(kind, json.loads(data)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Entry(number, datetime.fromtimestamp(0, UTC), by, request, Unreadable(kind, type(error).__name__))
+
+
+def chain_in(connection: sqlite3.Connection, key: Secret) -> tuple[Chain, bool] | None:
+    """The chain row and whether its seal is right; None where there is no row that can be read."""
+    row = connection.execute(
+        "SELECT floor, CAST(floor_hash AS BLOB), head, CAST(head_hash AS BLOB), size, broken_at, CAST(broken_why AS BLOB), "
+        "CAST(seal AS BLOB) FROM chain"
+    ).fetchone()
+    if row is None or not all(isinstance(row[place], int) for place in (0, 2, 4)):
+        return None
+    floor, floor_hash, head, head_hash, size, broken_at, broken_why, seal = row
+    broken = Break(broken_at, (broken_why or b"").decode(errors="replace")) if isinstance(broken_at, int) else None
+    chain = Chain(Anchor(floor, floor_hash or b""), Anchor(head, head_hash or b""), size, broken)
+    return chain, Secret(chain.seal(key)).matches(Secret(seal or b""))
+
+
+class Store:
+    """The open file, for one thread."""
+
+    def __init__(self, path: Path, migrations: Sequence[str], retention: Retention) -> None:
+        self.path = path
+        self.chain = Chain()
+        self._migrations = tuple(migrations)
+        self._retention = retention
+        self._connection: sqlite3.Connection | None = None
+        self._lock: IO[bytes] | None = None
+        self._key: Secret | None = None
+        self._in_change = False
+
+    @property
+    def key(self) -> Secret:
+        assert self._key is not None
+        return self._key
+
+    # ── opening
+
+    def open(self) -> None:
+        """Make or open the file and bring it to the present schema.
+
+        Raises Unavailable with what to do: in use by another process, written by a newer version, damaged, its key missing.
+        """
+        key_path = self.path.with_suffix(".key")
+        existed = self.path.exists() and self.path.stat().st_size > 0
+        self._key = secret_file(key_path, create=not existed)
+        self._lock_out_others(key_path)
+        if not existed:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.chmod(self.path, 0o600)
+        try:
+            self._connect()
+            self._upgrade()
+            self._take_up_chain()
+        except sqlite3.Error as error:
+            self.close()
+            raise failure(error, self.path) or Unavailable(f"{self.path} can't be used: {error}") from None
+        except TidegateError:
+            self.close()
+            raise
+        sync_folder(self.path.parent)
+
+    def _lock_out_others(self, key_path: Path) -> None:
+        """The kernel frees this lock when the process ends, however it ends."""
+        lock = open(key_path, "rb")  # noqa: SIM115 - held for as long as the store is open
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise Unavailable(f"another process of Tidegate uses {self.path}") from None
+        self._lock = lock
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
+        self._connection = connection
+        for setting in ("foreign_keys = ON", "trusted_schema = OFF", "temp_store = MEMORY", "journal_size_limit = 67108864"):
+            connection.execute(f"PRAGMA {setting}")
+        if (mode := connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
+            raise Unavailable(f"{self.path} is on a file system where SQLite can't keep a WAL (journal mode {mode})")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.set_authorizer(self._authorize)
+        return connection
+
+    def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
+        """A change neither ends the transaction that it shares with others nor writes what only the journal writes."""
+        ours = action in _WRITES and first in ("entry", "chain")
+        return sqlite3.SQLITE_DENY if self._in_change and (ours or action in _TRANSACTION_CONTROL) else sqlite3.SQLITE_OK
+
+    def _upgrade(self) -> None:
+        connection = self._open_connection
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if owner not in (0, APPLICATION_ID):
+            raise Unavailable(f"{self.path} is a database of another program")
+        if version > len(self._migrations):
+            raise Unavailable(
+                f"{self.path} was written by a newer Tidegate (schema {version}, this one knows {len(self._migrations)}): "
+                "install that version, or restore the backup from before its upgrade"
+            )
+        if owner == 0:
+            self._step(TABLES)
+        elif connection.execute("SELECT max(layout) FROM chain").fetchone()[0] not in (None, LAYOUT):
+            raise Unavailable(f"{self.path} was written by a newer Tidegate: install that version")
+        elif version < len(self._migrations):
+            self._back_up(version)
+        for number, step in enumerate(self._migrations[version:], version + 1):
+            self._step(f"{step}\n;PRAGMA user_version = {number};")
+
+    def _step(self, script: str) -> None:
+        """All statements of the script, or none."""
+        connection = self._open_connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _back_up(self, version: int) -> None:
+        """A whole copy of the file as it is, beside it, durable before the upgrade begins."""
+        kept = self.path.with_name(f"{self.path.name}.schema-{version}.backup")
+        beside = kept.with_name(f".{kept.name}.part")
+        beside.unlink(missing_ok=True)
+        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        copy = sqlite3.connect(beside, isolation_level=None)
+        try:
+            self._open_connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, with no WAL beside it
+        finally:
+            copy.close()
+        descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(beside, kept)
+        sync_folder(kept.parent)
+
+    def _take_up_chain(self) -> None:
+        """Go on from the end of the chain. Damage is marked in it for good and reported; it does not stop the daemon."""
+        connection = self._open_connection
+        check = self.key.sign(b"tidegate journal")
+        newest, count = connection.execute("SELECT max(number), count(*) FROM entry").fetchone()
+        kept = connection.execute("SELECT CAST(key_check AS BLOB) FROM chain").fetchone()
+        if kept is not None and kept[0] != check:
+            raise Unavailable(f"{self.path.with_suffix('.key')} is not the key of {self.path}: put back the right one")
+        found = chain_in(connection, self.key)
+        known = self.chain
+        if found is None:
+            chain = Chain(size=count * OVERHEAD)
+            why = "the chain's head is missing" if newest is not None else None
+        else:
+            chain, sealed = found
+            why = None if sealed else "the chain's head was altered"
+            if why is None and newest != (chain.head.number if chain.head.number > chain.floor.number else None):
+                why = f"the newest entry is {newest}, the chain's head says {chain.head.number}"
+        if why is not None:
+            last = max(chain.head.number, newest or 0)
+            chain = replace(chain, head=Anchor(last, chain.head.hash), broken=chain.broken or Break(last, why))
+            logging.getLogger(__name__).error("the audit chain of %s is broken: %s", self.path, why)
+        if chain.head.number < known.head.number:
+            raise Unavailable(f"{self.path} has lost acknowledged entries: {known.head.number} were written")
+        self.chain = chain
+        if found is None or why is not None:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM chain")
+            connection.execute(
+                "INSERT INTO chain VALUES (1, ?, 0, x'', 0, x'', 0, NULL, NULL, x'', ?)",
+                (LAYOUT, check),
+            )
+            self._write_chain(chain)
+            connection.execute("COMMIT")
+
+    @property
+    def _open_connection(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    # ── writing
+
+    def write(self, batch: Sequence[Change]) -> tuple[list[Outcome], list[Entry]]:
+        """The outcomes of the changes, in their order, and the entries that are now on the disk."""
+        try:
+            if self._connection is None:
+                self._reopen()
+            return self._transaction(batch)
+        except TidegateError as error:
+            return [Outcome(error=error)] * len(batch), []
+        except sqlite3.Error as error:
+            why = failure(error, self.path)
+            self._recover_from(error)
+            if not shakes_trust(error) and len(batch) > 1:  # one change's fault undid them all: each on its own then
+                each = [self.write([change]) for change in batch]
+                return [outcomes[0] for outcomes, _ in each], [entry for _, entries in each for entry in entries]
+            return [Outcome(error=why or error)] * len(batch), []
+
+    def _transaction(self, batch: Sequence[Change]) -> tuple[list[Outcome], list[Entry]]:
+        connection = self._open_connection
+        outcomes: list[Outcome] = []
+        written: list[Entry] = []
+        chain = self.chain
+        connection.execute("BEGIN IMMEDIATE")
+        for change in batch:
+            connection.execute("SAVEPOINT change")
+            try:
+                outcome = Outcome(self._run(change))
+                after, entries = self._append(chain, change)
+            except Exception as error:
+                of_the_storage = isinstance(error, sqlite3.Error) and failure(error, self.path) is not None
+                if of_the_storage or not connection.in_transaction:
+                    raise
+                connection.execute("ROLLBACK TO change")
+                outcome = Outcome(error=error)
+            else:
+                chain = after
+                written += entries
+            connection.execute("RELEASE change")
+            outcomes.append(outcome)
+        if written:
+            self._write_chain(chain)
+        connection.execute("COMMIT")
+        self.chain = chain
+        return outcomes, written
+
+    def _run(self, change: Change) -> Any:
+        self._in_change = True
+        try:
+            return change.run(self._open_connection)
+        finally:
+            self._in_change = False
+
+    def _append(self, chain: Chain, change: Change) -> tuple[Chain, list[Entry]]:
+        entries = []
+        for event in change.events:
+            now = datetime.now(UTC)
+            number = chain.head.number + 1
+            data = json.dumps(data_of(event), separators=(",", ":"))
+            fields = (_utc_text(now), change.acting.by, change.acting.request, type_name(type(event)), data)
+            sealed = link(self.key, chain.head.hash, number, *(field.encode() for field in fields))
+            self._open_connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *fields, sealed))
+            chain = replace(chain, head=Anchor(number, sealed), size=chain.size + OVERHEAD + len(data))
+            entries.append(Entry(number, now, change.acting.by, change.acting.request, event))
+        return chain, entries
+
+    def _write_chain(self, chain: Chain) -> None:
+        broken = (chain.broken.at, chain.broken.why) if chain.broken else (None, None)
+        self._open_connection.execute(
+            "UPDATE chain SET floor = ?, floor_hash = ?, head = ?, head_hash = ?, size = ?, broken_at = ?, broken_why = ?, "
+            "seal = ?",
+            (*_pair(chain.floor), *_pair(chain.head), chain.size, *broken, chain.seal(self.key)),
+        )
+
+    def _recover_from(self, error: sqlite3.Error) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+        if shakes_trust(error):
+            self._disconnect()
+
+    def _reopen(self) -> None:
+        """After an I/O error. Copying the whole WAL into the file writes anew what only seems to be on the disk."""
+        try:
+            self._connect()
+            self._take_up_chain()
+            (busy, *_) = self._open_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise Unavailable("the state could not be written to the disk anew: a reader is in the way; try again")
+        except (sqlite3.Error, TidegateError):
+            self._disconnect()
+            raise
+
+    # ── pruning
+
+    def prune(self, now: datetime) -> int:
+        """Forget entries that are due, a bounded number at once; how many went. The chain begins at the last of them then."""
+        if self._connection is None:
+            return 0
+        try:
+            return self._prune(_utc_text(now - self._retention.age))
+        except sqlite3.Error as error:
+            self._recover_from(error)
+            return 0
+
+    def _prune(self, horizon: str) -> int:
+        connection, chain = self._open_connection, self.chain
+        rows = connection.execute(RAW, (chain.floor.number, PRUNED_AT_ONCE)).fetchall()
+        old = [Old(row[0], (row[1] or b"").decode(errors="replace"), OVERHEAD + len(row[5] or b"")) for row in rows]
+        floor = floor_after(old, chain.floor.number, chain.head.number, chain.size, self._retention, horizon)
+        going = [row for row in rows if row[0] <= floor]
+        if not going:
+            return 0
+        verifier = Verifier(self.key, chain.floor)
+        found = verifier.feed(going)  # what goes unverified now could never be verified again
+        chain = replace(
+            chain,
+            floor=Anchor(floor, going[-1][6] or b""),
+            size=max(0, chain.size - sum(row.size for row in old if row.number <= floor)),
+            broken=chain.broken or found,
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM entry WHERE number <= ?", (floor,))
+        self._write_chain(chain)
+        connection.execute("COMMIT")
+        self.chain = chain
+        return len(going)
+
+    # ── closing
+
+    def distrust(self) -> None:
+        """Leave this connection; the next write opens the file anew."""
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def close(self) -> None:
+        self._disconnect()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _pair(anchor: Anchor) -> tuple[int, bytes]:
+    return anchor.number, anchor.hash
+
+
+def _utc_text(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _statements(script: str) -> list[str]:
+    """The script's statements, each whole; SQLite itself says where one ends."""
+    found, part = [], ""
+    for piece in script.split(";"):
+        part += piece + ";"
+        if sqlite3.complete_statement(part):
+            found.append(part)
+            part = ""
+    return found
