@@ -32,6 +32,8 @@ class AuditVerdict:
 
 
 class Events(Protocol):
+    """Everything that happens, as it happens."""
+
     @stream("/events")
     def follow(
         self,
@@ -48,6 +50,8 @@ class Events(Protocol):
 
 
 class Audit(Protocol):
+    """The trail of everything that was changed."""
+
     @get("/audit", scope=ADMIN)
     async def list(self, since: int = 0, limit: int = 100) -> AuditPage:
         """Who changed what and when, oldest first, after the number `since`."""

@@ -106,6 +106,8 @@ class GroupList:
 
 
 class Groups(Protocol):
+    """Groups of devices on a router and what they may use."""
+
     @post("/routers/{router_id}/groups/{group_id}/sync", emits=(GroupSynced,), limit=1 << 20)
     async def sync_group(self, router_id: RouterId, group_id: GroupId, request: GroupSyncRequest) -> GroupSyncResponse:
         """Make the group on the router be as the request says; answers once that was verified on the router.

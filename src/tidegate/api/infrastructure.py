@@ -29,6 +29,8 @@ class InfrastructureStatus:
 
 
 class Infrastructure(Protocol):
+    """The base set-up on a router that groups stand on."""
+
     @get("/routers/{router_id}/infrastructure/status")
     async def get_status(self, router_id: RouterId) -> InfrastructureStatus:
         """Ask the router: what it can do, the base set-up, classes in use and free, the next mark, drift."""

@@ -53,6 +53,8 @@ class KeyList:
 
 
 class Keys(Protocol):
+    """API keys: who may do what."""
+
     @post("/keys", scope=ADMIN, emits=(KeyCreated,))
     async def create(self, request: CreateKeyRequest) -> NewKey:
         """Make a key; it is shown once."""

@@ -87,6 +87,8 @@ class RouterList:
 
 
 class Routers(Protocol):
+    """The routers that this daemon manages."""
+
     @get("/host-keys/{host}", scope=ADMIN)
     async def scan_host_key(self, host: HostName, port: int = 22) -> HostKey:
         """Ask a host for the key that it shows, without logging in: to be compared by a person before `routers.add`."""

@@ -24,6 +24,8 @@ class GlobalStatsResponse(EncodedOnce, frozen=True, eq=False):
 
 
 class Session(Protocol):
+    """The torrent engine as a whole."""
+
     @get("/session/stats")
     async def get_global_stats(self) -> GlobalStatsResponse:
         """How many torrents, how fast, how much; at most a second old."""

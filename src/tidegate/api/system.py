@@ -53,6 +53,8 @@ class OperationList:
 
 
 class System(Protocol):
+    """The daemon itself."""
+
     @get("/system/status")
     async def status(self) -> SystemStatus:
         """Version, uptime, processes and the journal's newest number."""
@@ -60,6 +62,8 @@ class System(Protocol):
 
 
 class Operations(Protocol):
+    """Work that takes long."""
+
     @get("/operations")
     async def list(self) -> OperationList:
         """Long operations, newest first; finished ones are kept for a day."""

@@ -131,6 +131,8 @@ class PeerListResponse(msgspec.Struct, frozen=True):
 
 
 class Torrent(Protocol):
+    """Torrents: add, watch, pause, remove."""
+
     @get("/torrents")
     async def list(self, since: int | None = None, limit: int | None = None, offset: int = 0) -> TorrentList:
         """All torrents, oldest first; with `since`, what changed after that revision (Gone where that is too old)."""

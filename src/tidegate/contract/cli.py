@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -50,15 +50,17 @@ class Target:
 ToTarget = Annotated[Target, Parameter(name="*", group="Daemon")]
 
 
-def add_commands(app: App, contracts: Sequence[type], default_socket: Callable[[], Path]) -> dict[str, App]:
-    """One sub-command per area and one below it per command. Returns the areas' apps, for commands that are written by hand."""
+def add_commands(
+    app: App, contracts: Sequence[type], default_socket: Callable[[], Path], by_hand: Collection[str] = ()
+) -> dict[str, App]:
+    """One sub-command per area and one below it per command, but for those written `by_hand`. Returns the areas' apps."""
     apps: dict[str, App] = {}
     for contract in contracts:
         name = area(contract)
-        other = name.removesuffix("s") if name.endswith("s") else name + "s"
-        group = apps[name] = App(name=(name, other), help=inspect.getdoc(sys.modules[contract.__module__]))
+        names = (name, name.removesuffix("s")) if name.endswith("s") else (name,)
+        group = apps[name] = App(name=names, help=inspect.getdoc(contract))
         app.command(group)
-        for command in commands(contract):
+        for command in (each for each in commands(contract) if each.name not in by_hand):
             group.command(_entry(contract, command, default_socket), name=command.method.replace("_", "-"))
     return apps
 
@@ -66,7 +68,7 @@ def add_commands(app: App, contracts: Sequence[type], default_socket: Callable[[
 def _entry(contract: type, command: Command, default_socket: Callable[[], Path]) -> Callable[..., int]:
     """A function with the signature that the command line is read from, and that runs the command."""
 
-    def entry(*, to: Target, **typed: Any) -> int:
+    def entry(*, to: Target = Target(), **typed: Any) -> int:
         return run(_run(contract, command, to, default_socket(), typed), to)
 
     parameters = [
@@ -104,18 +106,25 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 def _readable(kind: Any) -> Any:
     """The type with how its text is read, where it is one of ours; cyclopts reads the others itself."""
+    return Annotated[kind, OWN] if _reader(kind) else kind
+
+
+def _reader(kind: Any) -> Callable[[str], Any] | None:
+    """How a type of ours reads its text: its own `from_text`, or the form that it has in JSON."""
     alternatives = [k for k in (get_args(kind) or (kind,)) if k not in (type(None), ...)]
-    if len(alternatives) != 1 or not isinstance(one := alternatives[0], type):
-        return kind
-    read = getattr(one, "from_text", None) or getattr(one, "from_wire", None)
-    if read is None:
-        return kind
+    if len(alternatives) != 1:
+        return None
+    return getattr(alternatives[0], "from_text", None) or getattr(alternatives[0], "from_wire", None)
 
-    def convert(_: Any, tokens: Sequence[Any]) -> Any:
-        values = tuple(read(token.value) for token in tokens)
-        return values if kind is not one and get_args(kind)[-1] is ... else values[0]
 
-    return Annotated[kind, Parameter(converter=convert, n_tokens=1, negative="", accepts_keys=False)]
+def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
+    read = _reader(kind)
+    assert read is not None, kind
+    values = tuple(read(token.value) for token in tokens)
+    return values if get_origin(kind) is tuple else values[0]
+
+
+OWN = Parameter(converter=_convert, n_tokens=1, negative="", accepts_keys=False)  # for parameters of our own types
 
 
 async def _run(contract: type, command: Command, to: Target, default_socket: Path, typed: dict[str, Any]) -> None:

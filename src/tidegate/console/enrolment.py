@@ -1,0 +1,99 @@
+"""`tidegate router add`: a person puts a router under the daemon's care, step by step."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.prompt import Confirm
+from rich.text import Text
+
+from tidegate.api.routers import Fingerprint, HostName, Router, RouterAddRequest, RouterId, Routers
+from tidegate.contract import commands
+from tidegate.contract.cli import OWN, Target, ToTarget, err, run, show
+from tidegate.contract.client import AsyncLine, call_with_progress, remote
+from tidegate.contract.tables import harmless
+from tidegate.errors import Refused
+from tidegate.policy.router import InterfaceName
+
+LAN, WAN = InterfaceName("br-lan"), InterfaceName("wan")
+
+
+def add(
+    router_id: Annotated[RouterId, OWN],
+    host: Annotated[HostName, OWN],
+    *,
+    host_key: Annotated[Fingerprint | None, OWN, Parameter(help="the router's fingerprint, confirmed already")] = None,
+    port: int = 22,
+    user: str = "root",
+    lan: Annotated[InterfaceName, OWN] = LAN,
+    wan: Annotated[InterfaceName, OWN] = WAN,
+    key_in_place: Annotated[bool, Parameter(negative="", help="our public key is in its authorized_keys already")] = False,
+    to: ToTarget = Target(),  # noqa: B008 - frozen
+) -> int:
+    """Enrol a router: compare its host key, log in once, probe it, install the agent.
+
+    Shows the host key's fingerprint to be compared with the one that the router itself prints, then asks for the
+    password, which is used once to put this daemon's own key in place and is never kept. Without a terminal give
+    `--host-key`, and the password on standard input or `--key-in-place`.
+    """
+    from tidegate.console import default_socket
+
+    request = _Answers(router_id, host, host_key, port, user, lan, wan, key_in_place)
+    return run(_add(request, to, default_socket()), to)
+
+
+class _Answers:
+    """What the person gave on the command line."""
+
+    def __init__(
+        self,
+        router_id: RouterId,
+        host: HostName,
+        host_key: Fingerprint | None,
+        port: int,
+        user: str,
+        lan: InterfaceName,
+        wan: InterfaceName,
+        key_in_place: bool,
+    ) -> None:
+        self.router_id, self.host, self.host_key, self.port = router_id, host, host_key, port
+        self.user, self.lan, self.wan, self.key_in_place = user, lan, wan, key_in_place
+
+
+async def _add(given: _Answers, to: Target, default_socket: Path) -> None:
+    line = AsyncLine(to.address(default_socket))
+    try:
+        routers = remote(Routers, line)
+        host_key = given.host_key or await _confirmed(routers, given)
+        request = RouterAddRequest(given.host, host_key, given.port, given.user, _password(given), given.lan, given.wan)
+        command = next(command for command in commands(Routers) if command.method == "add")
+        with err.status("logging in") as status:
+            arguments = {"router_id": given.router_id, "request": request}
+            added: Router = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
+        show(added, to)
+    finally:
+        await line.close()
+
+
+async def _confirmed(routers: Routers, given: _Answers) -> Fingerprint:
+    """The fingerprint that the host shows, once a person has said that it is the router's."""
+    if not sys.stdin.isatty():
+        raise Refused("a person must compare the host key: give --host-key SHA256:... or run this in a terminal")
+    shown = await routers.scan_host_key(given.host, given.port)
+    err.print(Text(f"{shown.host} shows this {shown.algorithm} host key:\n  {shown.fingerprint}"))
+    err.print("On the router, `dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key` or `ssh-keygen -l` prints the same.")
+    if not Confirm.ask("Is it this router's?", console=err, default=False):
+        raise Refused("not confirmed; nothing was changed")
+    return shown.fingerprint
+
+
+def _password(given: _Answers) -> str | None:
+    if given.key_in_place:
+        return None
+    if sys.stdin.isatty():
+        return getpass.getpass(f"{given.user}'s password on {given.host} (used once): ")
+    return sys.stdin.readline().rstrip("\n") or None

@@ -1,0 +1,73 @@
+"""`tidegate watch`: what happens, as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from tidegate.api.events import Events
+from tidegate.contract.cli import Target, ToTarget, err, out, run, show
+from tidegate.contract.client import AsyncLine, remote
+from tidegate.contract.tables import harmless
+from tidegate.errors import NoDaemon, Unavailable
+from tidegate.events import Entry, Notice, data_of
+
+RETRY = 1.0  # seconds between two tries to reach a daemon that went away
+
+
+def watch(
+    *,
+    since: Annotated[int | None, Parameter(help="replay what came after this number first")] = None,
+    types: Annotated[str | None, Parameter(help="only these types of events, with commas between")] = None,
+    router: Annotated[str | None, Parameter(help="only events of this router")] = None,
+    info_hash: Annotated[str | None, Parameter(help="only events of this torrent")] = None,
+    to: ToTarget = Target(),  # noqa: B008 - frozen
+) -> int:
+    """Follow everything that happens, until Ctrl-C. After a restart of the daemon nothing is missed."""
+    from tidegate.console import default_socket
+
+    return run(_watch(to, default_socket(), since, types, router, info_hash), to)
+
+
+async def _watch(
+    to: Target, default_socket: Path, since: int | None, types: str | None, router: str | None, info_hash: str | None
+) -> None:
+    line = AsyncLine(to.address(default_socket))
+    events = remote(Events, line)
+    last = since
+    seen = False
+    try:
+        while True:
+            try:
+                async for notice in events.follow(last, types, router, info_hash):
+                    seen = True
+                    last = notice.number if isinstance(notice, Entry) else last
+                    show(notice, to) if to.json else out.print(told(notice))
+            except NoDaemon:
+                if not seen:
+                    raise
+            except Unavailable as error:
+                err.print(Text(f"{error.detail}; trying again", style="dim"))
+            await asyncio.sleep(RETRY)
+    finally:
+        await line.close()
+
+
+def told(notice: Notice) -> Text:
+    """One event as one line: when, its number, what, by whom, and its facts."""
+    if not isinstance(notice, Entry):
+        return Text(repr(notice), style="yellow")
+    line = Text()
+    line.append(notice.at.astimezone().strftime("%H:%M:%S "), style="dim")
+    line.append(f"#{notice.number} ", style="dim")
+    line.append(notice.type, style="bold")
+    for name, value in data_of(notice.event).items():
+        shown = "; ".join(value) if isinstance(value, tuple) else str(value)
+        line.append(f" {name}=", style="dim")
+        line.append(harmless(shown))
+    line.append(f" by {notice.by}", style="dim")
+    return line
