@@ -71,7 +71,7 @@ class Command:
     area: str  # "groups"
     method: str  # "sync_group"
     verb: str  # "POST"; "GET" for a stream, which upgrades to a WebSocket
-    path: str  # "/routers/{router_id}/groups/{group_id}/sync"
+    path: str  # below the prefix, with the path parameters in braces
     doc: str
     scope: Scope
     emits: tuple[type, ...]

@@ -19,7 +19,7 @@ class Executor:
         """Every command's name, in the order of their declaration."""
         return list(self._commands)
 
-    async def execute(self, name: str, **arguments: Any) -> Any:
+    async def execute(self, name: str, /, **arguments: Any) -> Any:
         """Run a command. Arguments may be plain JSON values; raises NotFound for the name, Invalid for the arguments."""
         if name not in self._commands:
             raise NotFound(f"no command is called {name[:80]!r}")
