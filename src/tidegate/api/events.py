@@ -58,6 +58,10 @@ class Audit(Protocol):
         ...
 
     @get("/audit/verify", scope=ADMIN)
-    async def verify(self) -> AuditVerdict:
-        """Recompute the chain of hashes over every entry kept."""
+    async def verify(self, number: int | None = None, hash: str | None = None) -> AuditVerdict:
+        """Recompute the chain of hashes over every entry kept.
+
+        With `number` and `hash`, a `head` and `hash` that were noted elsewhere before, also that the chain still passes
+        through them: only this shows an end that was cut off by someone who holds the daemon's own key.
+        """
         ...

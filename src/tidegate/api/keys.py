@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -27,7 +27,7 @@ class NewKey:
     """`key` is shown this once; the daemon keeps no copy of it."""
 
     id: str
-    key: str
+    key: str = field(repr=False)
     name: str
     scope: ScopeName
     expires_at: datetime | None
