@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from tidegate.policy.text import Text
 
@@ -12,6 +14,21 @@ class InterfaceName(Text):
 
     PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
     EXPECTS = "an interface name such as br-lan"
+
+
+@dataclass(frozen=True, slots=True)
+class Interfaces:
+    """Where a router's devices are and where its line is. What leaves at `lan` is download, what leaves at `wan` upload."""
+
+    lan: InterfaceName
+    wan: InterfaceName
+
+    @classmethod
+    def of(cls, lan: str, wan: str) -> Self:
+        return cls(InterfaceName(lan), InterfaceName(wan))
+
+    def __iter__(self) -> Iterator[InterfaceName]:
+        return iter((self.lan, self.wan))
 
 
 @dataclass(frozen=True, slots=True)

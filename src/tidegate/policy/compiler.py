@@ -1,0 +1,79 @@
+"""From a wish to the one bundle that a router is sent.
+
+A bundle carries everything: what tc does before the rules change, one nft transaction, what tc does after, the new state
+document, and the same three parts again that undo it. The agent receives it whole and checks it before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+from tidegate.policy.desired import Resources, desired
+from tidegate.policy.group import GroupId, GroupSyncRequest
+from tidegate.policy.plan import Change, in_words, plan
+from tidegate.policy.state import GroupState, StateDocument, group_state, to_text
+
+
+@dataclass(frozen=True, slots=True)
+class RouterCommandBundle:
+    """The compiled change: from the state document of before to `document`. `words` say what it does."""
+
+    before: StateDocument
+    document: StateDocument
+    change: Change
+    words: tuple[str, ...] = field(default=())
+
+    @property
+    def generation(self) -> int:
+        """What the router must be at, or the agent refuses the bundle."""
+        return self.before.generation
+
+    @property
+    def after(self) -> Resources:
+        """What the router holds once the bundle has run."""
+        return self.change.desired
+
+    def to_bytes(self) -> bytes:
+        """The bundle as the agent reads it: parts, each behind a line `--- name`. No part has a line that begins so."""
+        lan = self.document.interfaces.lan
+        undo = plan(self.change.desired, self.change.seen)
+        parts: Mapping[str, list[str]] = {
+            "tc-put": self.change.tc_put(),
+            "nft": self.change.nft(lan),
+            "tc-remove": self.change.tc_remove(),
+            "undo-tc-put": undo.tc_put(),
+            "undo-nft": undo.nft(lan),
+            "undo-tc-remove": undo.tc_remove(),
+            "state": to_text(self.document).splitlines(),
+        }
+        return "".join(f"--- {name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in parts.items()).encode()
+
+
+def checksum(bundle: bytes) -> str:
+    return sha256(bundle).hexdigest()
+
+
+class GroupPolicyCompiler:
+    """Compiles for one router: its interfaces and what it can do are in every bundle, and no other router's ever are."""
+
+    def __init__(self, leaf: str) -> None:
+        self._leaf = leaf
+
+    def compile_sync_request(
+        self, group_id: GroupId, wish: GroupSyncRequest, document: StateDocument, seen: Resources
+    ) -> RouterCommandBundle:
+        """The smallest change that makes the group be as the wish says, all other groups being as the document has them."""
+        others = [group for group in document.groups if group.id != group_id]
+        return self.compile_groups([*others, group_state(group_id, wish)], document, seen)
+
+    def compile_groups(self, groups: list[GroupState], document: StateDocument, seen: Resources) -> RouterCommandBundle:
+        """The smallest change after which the router has exactly these groups."""
+        after = replace(document, generation=document.generation + 1, groups=tuple(sorted(groups, key=lambda group: group.id)))
+        change = plan(seen, self.resources(after))
+        return RouterCommandBundle(document, after, change, in_words(change, document.interfaces.lan))
+
+    def resources(self, document: StateDocument) -> Resources:
+        """What stands on a router that is as its document says."""
+        return desired(document.groups, document.interfaces, self._leaf)

@@ -1,0 +1,52 @@
+"""From groups to resources: which elements the constant rules' maps hold, and which traffic classes stand on each device.
+
+`desired` and what is read back from a router are values of the same type, `Resources`, so that one comparison says what to
+do, whether it worked, and how to undo it (`plan.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tidegate.policy import nftables, tc
+from tidegate.policy.nftables import Element
+from tidegate.policy.router import Interfaces
+from tidegate.policy.state import GroupState
+
+
+class Place(NamedTuple):
+    """Where a class stands: the device and the class's minor as text (`GroupId.class_minor`)."""
+
+    device: str
+    minor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What stands on a router, or should. `rules`: the constant table, empty where it is not there. `roots`: the devices that
+    carry our root queue and its unrestricted class."""
+
+    rules: tuple[str, ...] = ()
+    elements: frozenset[Element] = frozenset()
+    roots: frozenset[str] = frozenset()
+    classes: Mapping[Place, tc.TrafficClass] = field(default_factory=dict)
+
+
+def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str) -> Resources:
+    """What should stand on a router that has these groups. `leaf` is the queue that it can put into a capped class."""
+    elements: set[Element] = set()
+    classes: dict[Place, tc.TrafficClass] = {}
+    for group in groups:
+        mark = str(group.id.mark)
+        for device in group.devices:
+            if device.mac:
+                elements.add(Element("mac_mark", str(device.mac), mark))
+            elements.update(Element("ip_mark" if ip.version == 4 else "ip6_mark", str(ip), mark) for ip in device.ip)
+        if limit := group.effective:
+            minor = group.id.class_minor
+            elements.add(Element("cls", mark, f"1:{minor}"))
+            classes[Place(interfaces.lan, minor)] = tc.traffic_class(limit.download_kbit, leaf, limit.burst_kib)
+            classes[Place(interfaces.wan, minor)] = tc.traffic_class(limit.upload_kbit, leaf)
+    return Resources(nftables.base_rules(interfaces.lan), frozenset(elements), frozenset(interfaces), classes)

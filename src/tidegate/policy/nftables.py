@@ -1,0 +1,181 @@
+"""Our one nftables table: constant rules that look a packet's group up, and the maps that they look it up in.
+
+A device's MAC (or, where that is not known, its address) gives the group's mark; every packet from the LAN sets it anew on
+its connection, so moving a device takes its running connections along; the mark gives the traffic class. Rules never change
+with groups, only map elements do: a packet costs the same with 10 groups as with 5,000 (measured).
+
+Two orders matter. The maps are asked address first and MAC last, so that the MAC wins; a map that misses leaves the mark as
+it was, so guests keep mark 100. And the priority is set in the forward hook: the kernel's ip_forward overwrites it from
+the TOS byte for IPv4 between prerouting and there (net/ipv4/ip_forward.c).
+
+What is read back is JSON of libnftables (libnftables-json(5), schema version 1), reduced to what a rule does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from tidegate.policy.device import IpAddress, MacAddress
+from tidegate.policy.group import GUESTS
+
+TABLE = "inet tidegate"
+MAPS = {
+    "mac_mark": ("ether_addr", "mark"),
+    "ip_mark": ("ipv4_addr", "mark"),
+    "ip6_mark": ("ipv6_addr", "mark"),
+    "cls": ("mark", "classid"),
+}
+_CLASS = re.compile(r"1:[1-9][0-9]{0,3}", re.ASCII)
+_MARK = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+
+class Element(NamedTuple):
+    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark) or `cls` (mark: class)."""
+
+    map: str
+    key: str
+    value: str
+
+    @property
+    def mark(self) -> int:
+        return int(self.key if self.map == "cls" else self.value)
+
+
+class Unreadable(ValueError):
+    """nft printed something that is not a listing of our table."""
+
+
+def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
+    """Chain, rule as nft reads it, rule as nft prints it in JSON."""
+    mark, ct_mark = {"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}
+    first_from_wan = {"match": {"op": "==", "left": ct_mark, "right": 0}}
+    to_lan = {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": lan}}
+
+    def put(key: Any, value: Any) -> dict[str, Any]:
+        return {"mangle": {"key": key, "value": value}}
+
+    def field(protocol: str, name: str) -> dict[str, Any]:
+        return {"payload": {"protocol": protocol, "field": name}}
+
+    def look_up(key: Any, data: str) -> dict[str, Any]:
+        return {"map": {"key": key, "data": f"@{data}"}}
+
+    guests = GUESTS.mark
+    return [
+        ("lan", f"meta mark set {guests}", [put(mark, guests)]),
+        ("lan", "meta mark set ip saddr map @ip_mark", [put(mark, look_up(field("ip", "saddr"), "ip_mark"))]),
+        ("lan", "meta mark set ip6 saddr map @ip6_mark", [put(mark, look_up(field("ip6", "saddr"), "ip6_mark"))]),
+        ("lan", "meta mark set ether saddr map @mac_mark", [put(mark, look_up(field("ether", "saddr"), "mac_mark"))]),
+        ("lan", "ct mark set meta mark", [put(ct_mark, mark)]),
+        (
+            "prerouting",
+            f'iifname "{lan}" jump lan',
+            [{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": lan}}, {"jump": {"target": "lan"}}],
+        ),
+        (
+            "forward",
+            f'ct mark 0 oifname "{lan}" ct mark set ip daddr map @ip_mark',
+            [first_from_wan, to_lan, put(ct_mark, look_up(field("ip", "daddr"), "ip_mark"))],
+        ),
+        (
+            "forward",
+            f'ct mark 0 oifname "{lan}" ct mark set ip6 daddr map @ip6_mark',
+            [first_from_wan, to_lan, put(ct_mark, look_up(field("ip6", "daddr"), "ip6_mark"))],
+        ),
+        (
+            "forward",
+            "meta priority set ct mark map @cls",
+            [put({"meta": {"key": "priority"}}, look_up(ct_mark, "cls"))],
+        ),
+    ]
+
+
+_CHAINS: dict[str, tuple[int, str]] = {"lan": (0, ""), "prerouting": (-150, "prerouting"), "forward": (-5, "forward")}
+
+
+def base_rules(lan: str) -> tuple[str, ...]:
+    """The constant part of the table, one line per map, chain and rule, in the form that `read_table` gives."""
+    maps = [f"map {name}: {key} to {value}" for name, (key, value) in MAPS.items()]
+    chains = [
+        f"chain {name}: {hook} {priority} accept" if hook else f"chain {name}" for name, (priority, hook) in _CHAINS.items()
+    ]
+    rules = [f"rule in {chain}: {json.dumps(expression, sort_keys=True)}" for chain, _, expression in _rules(lan)]
+    return tuple(sorted(maps) + sorted(chains) + sorted(rules, key=_chain_of))
+
+
+def create_table(lan: str) -> list[str]:
+    """Statements that put the constant table in place of whatever bears its name, without a moment between."""
+    lines = [f"table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
+    lines += [f"map {name} {{ type {key} : {value}; }}" for name, (key, value) in MAPS.items()]
+    for name, (priority, hook) in _CHAINS.items():
+        lines.append(f"chain {name} {{")
+        if hook:
+            lines.append(f"type filter hook {hook} priority {priority}; policy accept;")
+        lines += [rule for chain, rule, _ in _rules(lan) if chain == name] + ["}"]
+    return [*lines, "}"]
+
+
+def delete_table() -> list[str]:
+    return [f"delete table {TABLE}"]
+
+
+def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[str]:
+    """Statements for one transaction. Each value is built from its type again: nothing is passed through as it came."""
+    gone, new = [_checked(element) for element in delete], [_checked(element) for element in add]
+    return [f"delete element {TABLE} {e.map} {{ {e.key} }}" for e in gone] + [
+        f"add element {TABLE} {e.map} {{ {e.key} : {e.value} }}" for e in new
+    ]
+
+
+def _checked(element: Element) -> Element:
+    """The element, each part made from its type anew. Raises ValueError for what can't stand in a map of ours."""
+    name, key, value = element
+    if name == "cls":
+        return Element(name, _matching(_MARK, key), _matching(_CLASS, value))
+    kind = {"mac_mark": MacAddress, "ip_mark": IpAddress, "ip6_mark": IpAddress}[name]
+    return Element(name, str(kind(key)), _matching(_MARK, value))
+
+
+def _matching(pattern: re.Pattern[str], text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ValueError(f"{text[:60]!r} can't stand in a map of ours")
+    return text
+
+
+# ── reading back
+
+
+def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
+    """`nft -j list table inet tidegate` as its constant part and its elements. Raises Unreadable.
+
+    What stands there and can't be ours is counted to the constant part, so that the table differs and is made anew.
+    """
+    maps, chains, rules = [], [], []
+    elements: set[Element] = set()
+    try:
+        for entry in json.loads(text)["nftables"]:
+            if found := entry.get("map"):
+                maps.append(f"map {found['name']}: {found['type']} to {found['map']}")
+                for key, value in found.get("elem", ()):
+                    try:
+                        elements.add(_checked(Element(found["name"], str(key), str(value))))
+                    except (ValueError, KeyError):
+                        maps.append(f"element {key} in map {found['name']} that is none of ours")
+            elif found := entry.get("chain"):
+                hook = f": {found['hook']} {found['prio']} {found['policy']}" if "hook" in found else ""
+                chains.append(f"chain {found['name']}{hook}")
+            elif found := entry.get("rule"):
+                rules.append(f"rule in {found['chain']}: {json.dumps(found['expr'], sort_keys=True)}")
+            elif not {"metainfo", "table"} & set(entry):
+                maps.append(f"{next(iter(entry), 'nothing')} that is none of ours")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"nft printed what can't be read: {type(error).__name__} {error}") from None
+    return tuple(sorted(maps) + sorted(chains) + sorted(rules, key=_chain_of)), frozenset(elements)
+
+
+def _chain_of(rule: str) -> str:
+    """Rules keep their order within a chain; which chain is printed first says nothing."""
+    return rule.partition(":")[0]

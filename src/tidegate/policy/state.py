@@ -1,0 +1,139 @@
+"""The router's state document: what a router is to do, kept on the router itself, so that any controller can take it up.
+
+It holds numbers, addresses and limits, never a name or another word that a person typed (SEC-28). In JSON, one group per
+line, so that it can be read and compared by eye; the first line carries the checksum (SHA-256) of every byte after it, so
+that `tail -n +2 state.json | sha256sum` proves it with the router's own tools.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
+from tidegate.policy.group import GroupId, GroupSyncRequest
+from tidegate.policy.router import Interfaces
+
+SCHEMA = 1
+PATH = "/etc/tidegate/state.json"
+
+
+class Damaged(ValueError):
+    """Not a state document that we can trust; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a capped group may use, in kbit/s. `burst_kib`: KiB that it may download at once after a quiet time."""
+
+    download_kbit: int
+    upload_kbit: int
+    burst_kib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A group as the router knows it. `limit` is what its policy asks for; an inactive group restricts nothing."""
+
+    id: GroupId
+    devices: tuple[DeviceRef, ...] = ()
+    limit: Limit | None = None
+    active: bool = True
+
+    @property
+    def effective(self) -> Limit | None:
+        """The limit that holds now."""
+        return self.limit if self.active else None
+
+
+@dataclass(frozen=True, slots=True)
+class StateDocument:
+    """`generation` rises by one with every change; `controller` is the id of the one that wrote this generation."""
+
+    generation: int
+    controller: str
+    router: str
+    interfaces: Interfaces
+    groups: tuple[GroupState, ...] = ()
+
+    def group(self, group_id: GroupId) -> GroupState | None:
+        return next((group for group in self.groups if group.id == group_id), None)
+
+
+def group_state(group_id: GroupId, wish: GroupSyncRequest) -> GroupState:
+    """The part of a wish that a router is told: everything but names.
+
+    A burst of B Mbit/s above a limit of L lets the group go at B for about the first second after a quiet time: (B - L) of
+    one second are kept as tokens.
+    """
+    policy, limit = wish.bandwidth_policy, None
+    if policy and policy.active:
+        burst = None
+        if policy.burst_mbps and policy.burst_mbps > policy.limit_mbps:
+            burst = max(4, round((policy.burst_mbps.kbit - policy.limit_mbps.kbit) * 125 / 1024))
+        limit = Limit(policy.limit_mbps.kbit, policy.upload.kbit, burst)
+    devices = tuple(replace(device, name=None) for device in wish.devices)
+    return GroupState(group_id, devices, limit, wish.active)
+
+
+def to_text(document: StateDocument) -> str:
+    """The document as it stands on the router."""
+    place = document.interfaces
+    body = (
+        f'"generation": {document.generation}, "controller": {json.dumps(document.controller)},\n'
+        f'"router": {json.dumps(document.router)}, "lan": {json.dumps(place.lan)}, "wan": {json.dumps(place.wan)},\n'
+        '"groups": [\n' + ",\n".join(json.dumps(_group_to_json(group)) for group in document.groups) + "\n]}\n"
+    )
+    return f'{{"schema": {SCHEMA}, "checksum": "{_checksum(body)}",\n{body}'
+
+
+def from_text(text: str) -> StateDocument:
+    """Read a document back. Raises Damaged where a byte of it is not what was written, or where it is none of ours."""
+    head, _, body = text.partition("\n")
+    try:
+        whole = json.loads(text)
+        if not isinstance(whole, dict) or whole.get("schema") != SCHEMA:
+            raise Damaged(f"the state document is of schema {whole.get('schema')!r}; this controller reads {SCHEMA}")
+        if head != f'{{"schema": {SCHEMA}, "checksum": "{_checksum(body)}",':
+            raise Damaged("the state document does not fit its checksum")
+        return StateDocument(
+            generation=int(whole["generation"]),
+            controller=str(whole["controller"]),
+            router=str(whole["router"]),
+            interfaces=Interfaces.of(whole["lan"], whole["wan"]),
+            groups=tuple(_group_from_json(group) for group in whole["groups"]),
+        )
+    except Damaged:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"the state document can't be read: {type(error).__name__} {error}") from None
+
+
+def _checksum(body: str) -> str:
+    return sha256(body.encode()).hexdigest()
+
+
+def _group_to_json(group: GroupState) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": int(group.id),
+        "active": group.active,
+        "devices": [{"mac": d.mac, "ip": list(d.ip)} for d in group.devices],
+    }
+    if limit := group.limit:
+        found["limit"] = {"down": limit.download_kbit, "up": limit.upload_kbit, "burst": limit.burst_kib}
+    return found
+
+
+def _group_from_json(value: dict[str, Any]) -> GroupState:
+    limit = value.get("limit")
+    return GroupState(
+        id=GroupId(value["id"]),
+        active=bool(value["active"]),
+        devices=tuple(
+            DeviceRef(MacAddress(d["mac"]) if d["mac"] else None, tuple(IpAddress(ip) for ip in d["ip"]))
+            for d in value["devices"]
+        ),
+        limit=Limit(int(limit["down"]), int(limit["up"]), limit["burst"]) if limit else None,
+    )

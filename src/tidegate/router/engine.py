@@ -1,0 +1,301 @@
+"""One router's operations: observe, plan, apply, verify, roll back. This is where policy meets a router.
+
+One exchange per change: the engine keeps the last answer that was verified, plans against it, and the agent refuses if the
+router's generation is another by now; then the engine asks once and plans anew. What the agent reads back after the change
+comes in the same answer and is held against what should be there; where it is not, the change is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.resources import files
+from time import perf_counter
+
+from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
+from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
+from tidegate.policy.plan import Remark, drift, plan
+from tidegate.policy.router import Capabilities, Interfaces
+from tidegate.policy.state import GroupState, StateDocument
+from tidegate.router.shell import Result, Shell
+from tidegate.router.statefile import Answer, Observation, read_answer, read_observation
+
+AGENT = "/usr/lib/tidegate/agent"
+_SOURCE = files("tidegate.router").joinpath("agent.sh").read_text()
+VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
+AGENT_TEXT = _SOURCE.replace("@VERSION@", VERSION).encode()
+_INSTALL = (
+    'umask 022; d={folder}; mkdir -p $d && cat >$d/agent.new && s=$(sha256sum <$d/agent.new) && [ "${{s%% *}}" = {sum} ] '
+    "&& mv $d/agent.new $d/agent"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """How long each stage of a change took, in milliseconds."""
+
+    observe: float = 0.0
+    plan: float = 0.0
+    apply: float = 0.0
+    verify: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A change that stands, verified. `words` is empty where the router held to it already and nothing was sent."""
+
+    generation: int
+    words: tuple[str, ...]
+    stages: Stages
+
+
+class _Stale(Exception):
+    """The router is at another generation than the one that we planned for, or not as we remember it."""
+
+
+class RouterOperationsEngine:
+    """Talks to the agent of one router. Not for use by two tasks at once: `fleet.py` has the router's lock."""
+
+    def __init__(
+        self, shell: Shell, router: str, controller: str, interfaces: Interfaces, leaf: str, agent: str = AGENT
+    ) -> None:
+        self._shell = shell
+        self._router = router
+        self._controller = controller
+        self._interfaces = interfaces
+        self._compiler = GroupPolicyCompiler(leaf)
+        self._agent = agent
+        self._last: Observation | None = None
+
+    # ── the agent
+
+    async def probe(self) -> Capabilities:
+        """What the router can do. Raises Refused with what is missing where it can't carry us at all."""
+        answer = await self._ask("probe")
+        text, _ = answer.sections.get("probe", ("", 0))
+        found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        able = Capabilities(
+            agent=answer.version,
+            kernel=found.get("kernel", "")[:80],
+            nft=found.get("nft", "")[:80],
+            tc=found.get("tc", "")[:80],
+            htb=found.get("htb") == "yes",
+            leaf=found.get("leaf", "")[:20],
+            conntrack=bool(found.get("conntrack")),
+            shell=found.get("shell", "")[:80],
+        )
+        missing = [what for what, there in (("nft", able.nft), ("tc", able.tc), ("HTB (sch_htb)", able.htb)) if not there]
+        if missing:
+            raise Refused(f"the router lacks {', '.join(missing)}: install them and try again", missing=missing)
+        self._compiler = GroupPolicyCompiler(able.leaf)
+        return able
+
+    async def install_agent(self) -> None:
+        """Put this version of the agent in place, whole or not at all."""
+        script = _INSTALL.format(folder=self._agent.rpartition("/")[0], sum=sha256(AGENT_TEXT).hexdigest())
+        result = await self._shell.run(["/bin/sh", "-c", script], AGENT_TEXT)
+        if result.status != 0:
+            raise Refused(f"the agent can't be put onto the router: {_text(result)}")
+
+    async def observe(self) -> Observation:
+        """Ask the router: its state document, our table, the queues of its devices, with counters."""
+        answer = await self._ask("observe", *self._interfaces)
+        self._last = read_observation(answer, self._interfaces)
+        return self._last
+
+    # ── changes
+
+    async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
+        """Make the router have exactly these groups, verified by reading back.
+
+        Nothing is sent where it held to them when it last answered, unless `force` asks it first. Raises Refused (the old
+        state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
+        """
+        if force:
+            self._last = None
+        observing = 0.0
+        for last_try in (False, True):
+            asked = perf_counter()
+            seen = self._last or await self.observe()
+            observing += perf_counter() - asked
+            self._must_be_ours(seen)
+            planning = perf_counter()
+            bundle = self._compiler.compile_groups(list(groups), self._document(seen), seen.resources)
+            if not bundle.change and seen.document and seen.document.groups == bundle.document.groups:
+                return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
+            applying = perf_counter()
+            try:
+                after, verifying = await self.apply_command_bundle(bundle)
+            except _Stale as error:
+                if last_try:
+                    raise Refused(f"the router changes under our hands: {error}") from None
+                continue
+            now = perf_counter()
+            stages = Stages(_ms(observing), _ms(applying - planning), _ms(verifying - applying), _ms(now - verifying))
+            return Applied(after.generation, bundle.words, stages)
+        raise AssertionError("the second try returns or raises")
+
+    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> tuple[Observation, float]:
+        """Send the bundle and verify what the router then holds. Also the moment (perf_counter) at which it had answered."""
+        data = bundle.to_bytes()
+        before, self._last = self._last, None  # whatever happens now, what we knew may be over
+        try:
+            answer = await self._ask("apply", str(bundle.generation), checksum(data), *self._interfaces, stdin=data)
+        except (Unavailable, TimedOut) as error:
+            return await self._ask_how_it_ended(bundle, error)
+        answered = perf_counter()
+        if answer.word == "stale":
+            raise _Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
+        if answer.word == "busy":
+            raise Conflict("another change is being made on this router right now; try again")
+        if answer.word == "incomplete":
+            raise Unavailable("the change did not arrive whole; nothing was done")
+        after = read_observation(answer, self._interfaces)
+        if answer.word == "refused":
+            self._last = after
+            await self._must_be_as_before(bundle, before, after, answer)
+        if answer.word != "ok":
+            raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
+        self._last = after
+        if change := plan(after.resources, bundle.after):
+            await self._take_back(bundle, after, drift(change))
+        return after, answered
+
+    async def create_group_infrastructure(self) -> Applied:
+        """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
+        seen = await self.observe()
+        self._refuse_foreign(seen)
+        document = self._document(seen)
+        mine = seen.document is not None and (document.controller, document.router) == (self._controller, self._router)
+        bundle = self._compiler.compile_groups(list(document.groups), document, seen.resources)
+        if mine and not bundle.change:
+            return Applied(seen.generation, (), Stages())
+        bundle = replace(bundle, document=replace(bundle.document, controller=self._controller, router=self._router))
+        try:
+            after, _ = await self.apply_command_bundle(bundle)
+        except _Stale as error:
+            raise Conflict(f"another controller is changing this router: {error}") from None
+        return Applied(after.generation, bundle.words, Stages())
+
+    async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
+        """The router as it answers now, and every place where it is not as these groups ask."""
+        seen = await self.observe()
+        document = self._document(seen)
+        wanted = replace(document, groups=tuple(groups))
+        remarks = list(drift(plan(seen.resources, self._compiler.resources(wanted))))
+        if seen.document is None:
+            remarks.append(Remark(None, "the state document is missing"))
+        elif (document.controller, document.router) != (self._controller, self._router):
+            remarks.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
+        elif set(document.groups) != set(groups):
+            remarks.append(Remark(None, "the state document has other groups than this controller"))
+        remarks += [
+            Remark(None, f"tc {device}: carries a root queue of somebody else, {root}") for device, root in seen.foreign.items()
+        ]
+        return seen, tuple(remarks)
+
+    async def cleanup_group_infrastructure(self, key: str) -> None:
+        """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
+        seen = await self.observe()
+        self._last = None
+        if seen.document and seen.document.controller != self._controller:
+            await self._ask("forget", key)
+            return
+        ours = sorted(seen.resources.roots)
+        answer = await self._ask("teardown", key, *ours)
+        if answer.word != "ok":
+            raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
+        text, status = answer.sections.get("nft", ("", -1))
+        if status == 0:
+            raise Refused(f"the rules could not be taken off the router: {text[:200]}")
+
+    async def forget_login(self, key: str) -> None:
+        """Take the log-in key off the router ("" for none of ours), and the agent where no state document needs it."""
+        await self._ask("forget", key)
+
+    # ── inside
+
+    async def _ask(self, verb: str, *arguments: str, stdin: bytes = b"") -> Answer:
+        """One exchange with the agent; a router that has another version of it, or none, is given ours first."""
+        command = ["/bin/sh", self._agent, VERSION, verb, *arguments]
+        result = await self._shell.run(command, stdin)
+        there = result.out.startswith(b"tidegate-agent ")
+        if (there and read_answer(result.out).word == "version") or (not there and result.status in (2, 127)):
+            await self.install_agent()
+            result = await self._shell.run(command, stdin)
+        if not result.out.startswith(b"tidegate-agent "):
+            raise Refused(f"the router's agent does not answer: {_text(result)}")
+        return read_answer(result.out)
+
+    def _document(self, seen: Observation) -> StateDocument:
+        return seen.document or StateDocument(0, self._controller, self._router, self._interfaces)
+
+    def _must_be_ours(self, seen: Observation) -> None:
+        if (document := seen.document) and document.controller != self._controller:
+            raise Conflict(
+                f"controller {document.controller} has taken this router up; remove and add it here to take it back",
+                controller=document.controller,
+                generation=document.generation,
+            )
+        if seen.document and seen.document.router != self._router:
+            raise Conflict(f"this router is already enrolled here, as {seen.document.router}", router=seen.document.router)
+        self._refuse_foreign(seen)
+
+    def _refuse_foreign(self, seen: Observation) -> None:
+        for device, root in seen.foreign.items():
+            raise Refused(
+                f"{device} carries a root queue of somebody else ({root}), which is left alone: "
+                f"turn off what made it (SQM, say), or remove it with `tc qdisc del dev {device} root`",
+                device=device,
+                root=root,
+            )
+
+    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, error: Unavailable | TimedOut) -> tuple[Observation, float]:
+        """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
+        try:
+            after = await self.observe()
+        except (Unavailable, TimedOut):
+            raise error from None
+        if after.document == bundle.document and not plan(after.resources, bundle.after):
+            return after, perf_counter()
+        raise error
+
+    async def _must_be_as_before(
+        self, bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer
+    ) -> None:
+        """The agent refused and took its change back. Raises Refused, or _Stale where the router was not as we thought."""
+        stage = answer.words[1] if len(answer.words) > 1 else "it"
+        text, _ = answer.sections.get("error", ("", 0))
+        why = (text.strip().splitlines() or ["no reason given"])[0][:200]
+        left = drift(plan(after.resources, bundle.change.seen))
+        if left and before is not None and after.generation == bundle.generation:
+            raise _Stale(f"{stage}: {why}")
+        raise Refused(
+            f"the router refused the change at {stage}: {why}",
+            stage=stage,
+            restored=not left,
+            drift=[remark.text for remark in left],
+        )
+
+    async def _take_back(self, bundle: RouterCommandBundle, after: Observation, wrong: tuple[Remark, ...]) -> None:
+        """What was read back is not what was asked for: go back to the groups of before, then raise Refused."""
+        old = bundle.change.seen
+        places = [remark.text for remark in wrong]
+        document = replace(bundle.before, generation=after.generation + 1)
+        back = RouterCommandBundle(bundle.document, document, plan(after.resources, old))
+        data = back.to_bytes()
+        answer = await self._ask("apply", str(back.generation), checksum(data), *self._interfaces, stdin=data)
+        restored = False
+        if answer.word == "ok":
+            self._last = read_observation(answer, self._interfaces)
+            restored = not plan(self._last.resources, old)
+        raise Refused(f"after the change the router does not hold to it: {'; '.join(places)}", restored=restored, drift=places)
+
+
+def _text(result: Result) -> str:
+    return (result.err or result.out).decode(errors="replace").strip()[:200] or f"status {result.status}"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,121 @@
+"""What the agent prints, as values; and the state document's bookkeeping: which classes and marks are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tidegate.errors import Refused
+from tidegate.policy import nftables, tc
+from tidegate.policy.desired import Place, Resources
+from tidegate.policy.group import GroupId
+from tidegate.policy.router import Interfaces
+from tidegate.policy.state import Damaged, StateDocument, from_text
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A router as it answered. `document` None: it has none yet. `foreign`: root queues of others, by device.
+
+    `sent`: bytes that each class let through, where the answer had counters.
+    """
+
+    document: StateDocument | None
+    resources: Resources
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    sent: Mapping[Place, int] = field(default_factory=dict)
+
+    @property
+    def generation(self) -> int:
+        return self.document.generation if self.document else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`words` follow the agent's version in the first line: "ok", "stale 7 ab12", "refused nft". Sections: text and status."""
+
+    version: str
+    words: tuple[str, ...]
+    sections: Mapping[str, tuple[str, int]]
+
+    @property
+    def word(self) -> str:
+        return self.words[0] if self.words else ""
+
+
+def read_answer(out: bytes) -> Answer:
+    """The agent's answer. Raises Refused where it is not one, or not whole."""
+    lines = out.decode(errors="replace").splitlines()
+    first = lines[0].split() if lines else []
+    if first[:1] != ["tidegate-agent"] or len(first) < 3:
+        raise Refused(f"the router's agent answered {' '.join(first)[:120]!r}")
+    sections: dict[str, tuple[str, int]] = {}
+    name, whole = "", len(lines) == 1
+    text: list[str] = []
+    for line in lines[1:]:
+        if line.startswith("--- = "):
+            sections[name] = ("\n".join(text), int(line[6:]) if line[6:].isdecimal() else -1)
+            name, text = "", []
+        elif line == "--- end":
+            whole = True
+        elif line.startswith("--- "):
+            name, text = line[4:], []
+        else:
+            text.append(line)
+    if not whole:
+        raise Refused("the router's agent broke off in mid-answer")
+    return Answer(first[1], tuple(first[2:]), sections)
+
+
+def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
+    """Raises Refused where the router printed what can't be read, names what is missing on it."""
+    text, _ = answer.sections.get("state", ("", 0))
+    try:
+        document = from_text(text + "\n") if text else None
+        rules, elements = _table(*answer.sections.get("nft", ("", -1)))
+        roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
+        for device in interfaces:
+            printed, status = answer.sections.get(f"tc {device}", ("", -1))
+            if status != 0:
+                raise Refused(f"tc can't show {device}: {_last_line(printed)}", device=str(device))
+            queues = tc.read_device(printed)
+            if queues.foreign:
+                foreign[device] = queues.root
+            if queues.ours:
+                roots.add(device)
+                classes.update({Place(device, minor): found for minor, found in queues.classes.items()})
+                sent.update({Place(device, minor): size for minor, size in queues.sent.items()})
+    except (Damaged, nftables.Unreadable, tc.Unreadable) as error:
+        raise Refused(str(error)) from None
+    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent)
+
+
+def _table(printed: str, status: int) -> tuple[tuple[str, ...], frozenset[nftables.Element]]:
+    if status == 0:
+        return nftables.read_table(printed)
+    if "No such file or directory" in printed and "list table" in printed:
+        return (), frozenset()
+    raise Refused(f"nft can't list our table: {_last_line(printed)}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no answer"])[-1][:200]
+
+
+class StateFileManager:
+    """The state document that a router answered with, and what can be told from it."""
+
+    def __init__(self, document: StateDocument) -> None:
+        self._document = document
+
+    def load_state(self) -> StateDocument:
+        return self._document
+
+    def classes_in_use(self) -> tuple[str, ...]:
+        """Classes of capped groups, as tc names them."""
+        return tuple(f"1:{group.id.class_minor}" for group in self._document.groups if group.effective)
+
+    def next_group(self) -> GroupId:
+        """The lowest group number that nobody has; its mark and class are free."""
+        used = {group.id for group in self._document.groups}
+        return next(found for number in range(1, 9900) if (found := GroupId(number)) not in used)
