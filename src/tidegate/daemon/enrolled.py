@@ -1,0 +1,180 @@
+"""The enrolled routers: their records in the journal, the way to each, and how each fares.
+
+`at(router)` is the one way to a router for every service: it holds the router's turn, opens the connection's engine at the
+first use, and turns what went wrong on the line into failures that callers know and events that followers see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from tidegate.api.routers import Fingerprint, Router, RouterId
+from tidegate.contract.codec import decode, encode
+from tidegate.daemon.journal import Journal
+from tidegate.daemon.routerkeys import RouterKeys
+from tidegate.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
+from tidegate.events import Event, RouterReachable, RouterUnreachable, RouterUntrusted
+from tidegate.policy.router import Capabilities, Interfaces
+from tidegate.router.engine import RouterOperationsEngine
+from tidegate.router.fleet import Fleet, ManagedRouter
+from tidegate.router.shell import HostKeyChanged, LogInRefused
+from tidegate.router.ssh import Endpoint, SshShell
+
+TABLES = (
+    """
+    CREATE TABLE routers (
+      id TEXT PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL, user TEXT NOT NULL, host_key TEXT NOT NULL,
+      lan TEXT NOT NULL, wan TEXT NOT NULL, capabilities TEXT NOT NULL, generation INTEGER NOT NULL, last_seen TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE controller (id TEXT NOT NULL) STRICT;
+    INSERT INTO controller SELECT lower(hex(randomblob(8)));
+    """,
+)
+
+_COLUMNS = "id, host, port, user, host_key, lan, wan, capabilities, generation, last_seen"
+
+
+@dataclass(slots=True)
+class _Health:
+    state: str = "unknown"
+    last_seen: datetime | None = None
+
+
+class EnrolledRouters:
+    def __init__(self, journal: Journal, fleet: Fleet, keys: RouterKeys) -> None:
+        self.journal = journal
+        self.fleet = fleet
+        self.keys = keys
+        self._health: dict[str, _Health] = {}
+        self._opening = asyncio.Lock()
+        self._controller = ""
+
+    async def controller(self) -> str:
+        """This controller's id: 16 hex digits, made with its journal, written into each router's state document."""
+        if not self._controller:
+            (self._controller,) = await self.journal.read(lambda db: db.execute("SELECT id FROM controller").fetchone())
+        return self._controller
+
+    async def find(self, router_id: str) -> Router | None:
+        def query(db: sqlite3.Connection) -> Router | None:
+            row = db.execute(f"SELECT {_COLUMNS} FROM routers WHERE id = ?", (str(router_id),)).fetchone()  # noqa: S608
+            return self._router(row) if row else None
+
+        return await self.journal.read(query)
+
+    async def get(self, router_id: str) -> Router:
+        if found := await self.find(router_id):
+            return found
+        raise NotFound(f"there is no router {router_id}", router=str(router_id))
+
+    async def all(self) -> tuple[Router, ...]:
+        def query(db: sqlite3.Connection) -> tuple[Router, ...]:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM routers ORDER BY id").fetchall()  # noqa: S608
+            return tuple(self._router(row) for row in rows)
+
+        return await self.journal.read(query)
+
+    @asynccontextmanager
+    async def at(self, router_id: str) -> AsyncIterator[ManagedRouter]:
+        """The router, for us alone until the end of the block. Raises NotFound, Conflict (untrusted), Unavailable, TimedOut."""
+        router = self.fleet.get(router_id) or await self._open(router_id)
+        async with router.turn:
+            if self.fleet.get(router_id) is not router:
+                raise NotFound(f"there is no router {router_id}", router=str(router_id))
+            async with self.watched(router_id):
+                yield router
+
+    @asynccontextmanager
+    async def watched(self, router_id: str) -> AsyncIterator[None]:
+        """Health follows from what happens in the block."""
+        try:
+            yield
+        except HostKeyChanged as changed:
+            await self._fares(router_id, "untrusted", RouterUntrusted(str(router_id), changed.pinned, changed.shown))
+            raise Conflict(
+                f"router {router_id} shows another host key than the pinned one; nothing was sent to it. If its key was "
+                "changed on purpose, remove the router and add it again",
+                pinned=changed.pinned,
+                shown=changed.shown,
+            ) from None
+        except LogInRefused as refused:
+            await self._fares(router_id, "unreachable", RouterUnreachable(str(router_id), str(refused)))
+            raise Refused(str(refused)) from None
+        except (Unavailable, TimedOut) as error:
+            await self._fares(router_id, "unreachable", RouterUnreachable(str(router_id), error.detail))
+            raise
+        await self._fares(router_id, "reachable", RouterReachable(str(router_id)))
+
+    def forget(self, router_id: str) -> None:
+        self._health.pop(router_id, None)
+
+    def met(self, router_id: str) -> None:
+        """A router that was just enrolled is reachable without an event of its own."""
+        self._health[router_id] = _Health("reachable", datetime.now(UTC))
+
+    async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
+        return RouterOperationsEngine(shell, str(router_id), await self.controller(), interfaces, leaf)
+
+    async def _open(self, router_id: str) -> ManagedRouter:
+        async with self._opening:
+            if found := self.fleet.get(router_id):
+                return found
+            record = await self.get(router_id)
+            key = self.keys.get(router_id)
+            if key is None:
+                raise Unavailable(f"the key for router {router_id} is gone: remove the router and add it again")
+            shell = SshShell(Endpoint(record.host, record.port, record.user, record.host_key), key)
+            leaf = record.capabilities.leaf if record.capabilities else "bfifo"
+            engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), leaf)
+            return self.fleet.put(ManagedRouter(str(router_id), shell, engine))
+
+    async def _fares(self, router_id: str, state: str, event: Event) -> None:
+        health = self._health.setdefault(router_id, _Health())
+        before, health.state = health.state, state
+        if state == "reachable":
+            health.last_seen = datetime.now(UTC)
+        if before != state and (before, state) != ("unknown", "reachable"):
+            await self.journal.commit(lambda db: None, event)
+
+    def _router(self, row: tuple[str, str, int, str, str, str, str, str, int, str]) -> Router:
+        id_, host, port, user, host_key, lan, wan, capabilities, generation, last_seen = row
+        health = self._health.get(id_, _Health())
+        return Router(
+            id=RouterId(id_),
+            host=host,
+            port=port,
+            user=user,
+            host_key=Fingerprint(host_key),
+            lan=lan,
+            wan=wan,
+            health=health.state,
+            generation=generation,
+            capabilities=decode(capabilities, Capabilities),
+            last_seen=health.last_seen or datetime.fromisoformat(last_seen),
+        )
+
+
+def store(db: sqlite3.Connection, router: Router) -> None:
+    """Write a new router's record. Raises Conflict where the id is taken."""
+    last_seen = (router.last_seen or datetime.now(UTC)).isoformat()
+    row = (str(router.id), router.host, router.port, router.user, str(router.host_key), router.lan, router.wan)
+    row += (encode(router.capabilities).decode(), router.generation, last_seen)  # type: ignore[assignment]
+    try:
+        db.execute(f"INSERT INTO routers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    except sqlite3.IntegrityError:
+        raise Conflict(f"there is a router {router.id} already", router=str(router.id)) from None
+
+
+def advance(db: sqlite3.Connection, router_id: str, generation: int) -> None:
+    """Remember the router's generation, as it answered just now."""
+    now = datetime.now(UTC).isoformat()
+    db.execute("UPDATE routers SET generation = ?, last_seen = ? WHERE id = ?", (generation, now, str(router_id)))
+
+
+def with_health(router: Router, state: str) -> Router:
+    return replace(router, health=state)

@@ -1,0 +1,207 @@
+"""Enrolling routers: pin the key, log in, probe, install the agent, put the base set-up in place; and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import UTC, datetime
+
+import asyncssh
+
+from tidegate.api.routers import (
+    Fingerprint,
+    HostKey,
+    HostName,
+    PublicKey,
+    Router,
+    RouterAddRequest,
+    RouterId,
+    RouterList,
+    Routers,
+)
+from tidegate.contract.acting import progress
+from tidegate.daemon import wishes
+from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store, with_health
+from tidegate.daemon.journal import nothing
+from tidegate.daemon.routerkeys import public_blob, public_line
+from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
+from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
+from tidegate.policy.device import Label
+from tidegate.policy.group import BandwidthPolicy, GroupSyncRequest, Mbps
+from tidegate.policy.router import Interfaces
+from tidegate.policy.state import GroupState
+from tidegate.router.engine import RouterOperationsEngine
+from tidegate.router.fleet import ManagedRouter
+from tidegate.router.shell import HostKeyChanged, LogInRefused
+from tidegate.router.ssh import Endpoint, SshShell, scan_host_key
+
+__all__ = ["TABLES", "RoutersService"]
+
+# Our key's line comes on stdin. OpenWrt's dropbear reads its own file, others the user's. A last line without an end is ended.
+_AUTHORIZE = """
+umask 077; read -r line || exit 1
+put() {
+  grep -qF "$line" "$1" 2>/dev/null && return
+  [ ! -s "$1" ] || [ -z "$(tail -c1 "$1")" ] || echo >>"$1"
+  echo "$line" >>"$1"
+}
+mkdir -p "$HOME/.ssh" && put "$HOME/.ssh/authorized_keys" || exit 1
+[ ! -d /etc/dropbear ] || put /etc/dropbear/authorized_keys
+"""
+
+
+class RoutersService(Routers):
+    def __init__(self, routers: EnrolledRouters) -> None:
+        self._routers = routers
+        self._journal = routers.journal
+        self._adding: set[str] = set()
+
+    async def scan_host_key(self, host: HostName, port: int = 22) -> HostKey:
+        _check_port(port, "query/port")
+        algorithm, fingerprint = await scan_host_key(host, port)
+        return HostKey(str(host), port, algorithm, Fingerprint(fingerprint))
+
+    async def create_key(self, router_id: RouterId) -> PublicKey:
+        return PublicKey(str(router_id), public_line(await self._key(router_id)))
+
+    async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
+        _check_port(request.port, "body/port")
+        if router_id in self._adding or await self._routers.find(router_id):
+            raise Conflict(f"there is a router {router_id} already", router=str(router_id))
+        self._adding.add(router_id)
+        try:
+            return await self._add(router_id, request)
+        finally:
+            self._adding.discard(router_id)
+
+    async def list(self) -> RouterList:
+        found = await self._routers.all()
+        return RouterList(found, len(found))
+
+    async def status(self, router_id: RouterId) -> Router:
+        return await self._routers.get(router_id)
+
+    async def remove(self, router_id: RouterId) -> Router:
+        record = await self._routers.get(router_id)
+        key = self._routers.keys.get(router_id)
+        async with self._routers.at(router_id) as router:
+            await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
+
+            def erase(db: sqlite3.Connection) -> None:
+                wishes.remove(db, router_id)
+                db.execute("DELETE FROM routers WHERE id = ?", (str(router_id),))
+
+            await self._journal.commit(erase, RouterRemoved(str(router_id)))
+            await self._routers.fleet.drop(router_id)
+        self._routers.keys.remove(router_id)
+        self._routers.forget(router_id)
+        return with_health(record, "unknown")
+
+    async def _add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
+        progress("asking for the host key", 0, 5)
+        _, shown = await scan_host_key(request.host, request.port)
+        if shown != request.host_key:
+            raise _other_host_key(request.host, str(request.host_key), shown)
+        key = await self._key(router_id)
+        at = Endpoint(str(request.host), request.port, request.user, str(request.host_key))
+        shell = SshShell(at, key)
+        placed = False
+        try:
+            progress("logging in", 1, 5)
+            placed = await _log_in(shell, at, key, request.password)
+            interfaces = Interfaces(request.lan, request.wan)
+            engine = await self._routers.engine_for(router_id, shell, interfaces, "bfifo")
+            try:
+                return await self._enrol(router_id, request, shell, engine)
+            except TidegateError:
+                # What we put there goes again; the log-in key stays if it was the operator who put it there.
+                await engine.forget_login(public_blob(key) if placed else "")
+                raise
+        except HostKeyChanged as changed:
+            await shell.close()
+            raise _other_host_key(request.host, changed.pinned, changed.shown) from None
+        except LogInRefused as refused:
+            await shell.close()
+            raise Refused(str(refused), public_key=public_line(key)) from None
+        except TidegateError:
+            await shell.close()
+            raise
+
+    async def _enrol(
+        self, router_id: RouterId, request: RouterAddRequest, shell: SshShell, engine: RouterOperationsEngine
+    ) -> Router:
+        progress("installing the agent and probing", 2, 5)
+        capabilities = await engine.probe()
+        progress("putting the base set-up in place", 3, 5)
+        applied = await engine.create_group_infrastructure()
+        found = (await engine.observe()).document
+        progress("recording", 4, 5)
+        router = Router(
+            id=router_id,
+            host=str(request.host),
+            port=request.port,
+            user=request.user,
+            host_key=request.host_key,
+            lan=str(request.lan),
+            wan=str(request.wan),
+            health="reachable",
+            generation=applied.generation,
+            capabilities=capabilities,
+            last_seen=datetime.now(UTC),
+        )
+
+        def record(db: sqlite3.Connection) -> None:
+            store(db, router)
+            for group in found.groups if found else ():
+                wishes.save(db, router_id, group.id, _taken_up(group), applied.generation)
+
+        added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key))
+        await self._journal.commit(record, added)
+        self._routers.met(router_id)
+        self._routers.fleet.put(ManagedRouter(str(router_id), shell, engine))
+        return router
+
+    async def _key(self, router_id: RouterId) -> asyncssh.SSHKey:
+        if key := await asyncio.to_thread(self._routers.keys.get, router_id):
+            return key
+        key = await asyncio.to_thread(self._routers.keys.create, router_id)
+        await self._journal.commit(nothing, RouterKeyCreated(str(router_id), key.get_fingerprint()))
+        return key
+
+
+async def _log_in(shell: SshShell, at: Endpoint, key: asyncssh.SSHKey, password: str | None) -> bool:
+    """Make `shell` log in with our key; whether we had to put it there, by the password, is returned."""
+    try:
+        await shell.run(["true"])
+        return False
+    except LogInRefused:
+        if password is None:
+            raise
+    by_password = SshShell(at, None, password)
+    try:
+        result = await by_password.run(["/bin/sh", "-c", _AUTHORIZE], f"{public_line(key)}\n".encode())
+    finally:
+        await by_password.close()
+    if result.status != 0:
+        raise Refused(f"our key can't be put onto the router: {result.err.decode(errors='replace').strip()[:200]}")
+    await shell.run(["true"])
+    return True
+
+
+def _taken_up(group: GroupState) -> GroupSyncRequest:
+    """A group of a router's own document as a wish; its name was never on the router."""
+    limit = group.limit
+    policy = None
+    if limit:
+        burst = Mbps((limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000) if limit.burst_kib else None
+        policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
+    return GroupSyncRequest(Label(f"Group {int(group.id)}"), group.devices, policy, group.active)
+
+
+def _other_host_key(host: str, expected: str, shown: str) -> Conflict:
+    return Conflict(f"{host} shows the host key {shown}, not {expected}: nothing was sent", shown=shown, expected=expected)
+
+
+def _check_port(port: int, place: str) -> None:
+    if not 1 <= port <= 65535:
+        raise Invalid("the port does not exist", [Fault(place, "a port is a number from 1 to 65535")])

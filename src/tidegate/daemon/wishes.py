@@ -1,0 +1,138 @@
+"""What was asked of each group: checked before a router is asked, kept with the names that no router sees."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tidegate.api.groups import DeviceChanges
+from tidegate.contract.codec import decode, encode
+from tidegate.errors import Conflict, Fault, Invalid
+from tidegate.policy.device import DeviceRef, Label
+from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
+from tidegate.policy.state import GroupState, group_state
+
+TABLES = (
+    """
+    CREATE TABLE groups (
+      router TEXT NOT NULL REFERENCES routers (id) ON DELETE CASCADE, id INTEGER NOT NULL, wish TEXT NOT NULL,
+      generation INTEGER NOT NULL, last_sync TEXT NOT NULL, PRIMARY KEY (router, id)
+    ) STRICT;
+    """,
+)
+
+GUESTS_WISH = GroupSyncRequest(Label("Guests"))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A group as it was last asked for and verified on its router, at that generation of the router's state document."""
+
+    request: GroupSyncRequest
+    generation: int = 0
+    last_sync: datetime | None = None
+
+
+Wishes = Mapping[GroupId, Wish]
+
+
+def load(db: sqlite3.Connection, router_id: str) -> Wishes:
+    """A router's groups by number, Group 0 among them whether or not it was ever asked for."""
+    rows = db.execute("SELECT id, wish, generation, last_sync FROM groups WHERE router = ? ORDER BY id", (str(router_id),))
+    found = {
+        GroupId(number): Wish(decode(wish, GroupSyncRequest), generation, datetime.fromisoformat(last_sync))
+        for number, wish, generation, last_sync in rows
+    }
+    return {GUESTS: Wish(GUESTS_WISH)} | found
+
+
+def save(db: sqlite3.Connection, router_id: str, group_id: GroupId, request: GroupSyncRequest, generation: int) -> None:
+    wish, now = encode(kept(request)).decode(), datetime.now(UTC).isoformat()
+    db.execute(
+        "INSERT INTO groups VALUES (?, ?, ?, ?, ?) ON CONFLICT (router, id) "
+        "DO UPDATE SET wish = excluded.wish, generation = excluded.generation, last_sync = excluded.last_sync",
+        (str(router_id), int(group_id), wish, generation, now),
+    )
+
+
+def remove(db: sqlite3.Connection, router_id: str, group_id: GroupId | None = None) -> None:
+    """One group, or all of the router's."""
+    if group_id is None:
+        db.execute("DELETE FROM groups WHERE router = ?", (str(router_id),))
+    else:
+        db.execute("DELETE FROM groups WHERE router = ? AND id = ?", (str(router_id), int(group_id)))
+
+
+def kept(request: GroupSyncRequest) -> GroupSyncRequest:
+    """The part of a request that is a wish: how it should be, not how to go about it."""
+    return GroupSyncRequest(request.name, request.devices, request.bandwidth_policy, request.active)
+
+
+def states(wishes: Wishes) -> list[GroupState]:
+    """What the router is told of them. Group 0 without a policy is what every router has anyway."""
+    found = [group_state(group_id, wish.request) for group_id, wish in wishes.items()]
+    return [group for group in found if group.id != GUESTS or group.limit]
+
+
+def label(device: DeviceRef) -> str:
+    """How a device is named to people: its MAC or, where none is known, its first address."""
+    return str(device.mac or device.ip[0])
+
+
+def device_changes(before: GroupSyncRequest | None, after: GroupSyncRequest) -> DeviceChanges:
+    old = {label(device): device for device in (before.devices if before else ())}
+    new = {label(device): device for device in after.devices}
+    both = [name for name in new if name in old]
+    return DeviceChanges(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        ip_changed=tuple(name for name in both if set(old[name].ip) != set(new[name].ip)),
+        unchanged=tuple(name for name in both if set(old[name].ip) == set(new[name].ip)),
+    )
+
+
+# ── checks
+
+
+def check(group_id: GroupId, request: GroupSyncRequest, wishes: Wishes) -> None:
+    """Raises Invalid with every fault of the request in itself, or Conflict naming the owner of each device that has one."""
+    if faults := list(_faults(group_id, request)):
+        raise Invalid("the group can't be as asked", faults)
+    owners = {key: owner for owner, wish in wishes.items() if owner != group_id for key in _keys(wish.request)}
+    taken = [(place, key, owners[key]) for key, place in _keys(request).items() if key in owners]
+    if taken:
+        said = "; ".join(f"{key} belongs to group {int(owner)} ({wishes[owner].request.name})" for _, key, owner in taken[:20])
+        raise Conflict(said, devices=[{"at": place, "device": key, "group": int(owner)} for place, key, owner in taken[:1000]])
+
+
+def _keys(request: GroupSyncRequest) -> dict[str, str]:
+    """Every MAC and address of the request's devices, and its place."""
+    found: dict[str, str] = {}
+    for number, device in enumerate(request.devices):
+        if device.mac:
+            found.setdefault(str(device.mac), f"body/devices/{number}/mac")
+        for at, address in enumerate(device.ip):
+            found.setdefault(str(address), f"body/devices/{number}/ip/{at}")
+    return found
+
+
+def _faults(group_id: GroupId, request: GroupSyncRequest) -> Iterator[Fault]:
+    if group_id == GUESTS and request.devices:
+        yield Fault("body/devices", "Group 0 is every device that is in no other group; it takes no list")
+    first: dict[str, str] = {}
+    for number, device in enumerate(request.devices):
+        place = f"body/devices/{number}"
+        if not device.mac and not device.ip:
+            yield Fault(place, "a device is named by its mac, by ip addresses, or by both")
+        named = [(f"{place}/mac", str(device.mac))] if device.mac else []
+        named += [(f"{place}/ip/{at}", str(address)) for at, address in enumerate(device.ip)]
+        for at_, key in named:
+            if key in first:
+                yield Fault(at_, f"{key} is named already, at {first[key]}")
+            else:
+                first[key] = at_
+    policy = request.bandwidth_policy
+    if policy and policy.burst_mbps is not None and policy.burst_mbps <= policy.limit_mbps:
+        yield Fault("body/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
