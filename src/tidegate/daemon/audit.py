@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from tidegate.daemon.chain import Anchor, Break, Verifier
+from tidegate.daemon.rows import RAW, chain_in
 from tidegate.daemon.secret import Secret
-from tidegate.daemon.store import RAW, chain_in
 
 PAGE = 2_000
 

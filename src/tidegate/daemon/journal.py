@@ -26,9 +26,11 @@ from tidegate.contract.acting import Acting
 from tidegate.contract.acting import acting as who_acts
 from tidegate.daemon.audit import Audit, Walk
 from tidegate.daemon.chain import Anchor, Chain
+from tidegate.daemon.diskfault import failure, shakes_trust
 from tidegate.daemon.followers import Followers
 from tidegate.daemon.retention import Retention
-from tidegate.daemon.store import RAW, Change, Outcome, Store, chain_in, entry_of, failure, read_connection, shakes_trust
+from tidegate.daemon.rows import RAW, chain_in, entry_of, read_connection
+from tidegate.daemon.store import Change, Outcome, Store
 from tidegate.errors import Unavailable
 from tidegate.events import Entry, Event, Notice
 
@@ -112,12 +114,16 @@ class Journal:
         """
         return self._followers.join(since)
 
-    async def chain(self) -> Chain:
-        """Where the audit chain begins and ends. Keep `head` elsewhere: it is what shows that an end was cut off."""
-        found = await self.read(lambda connection: chain_in(connection, self._store.key))
-        if found is None:
-            raise Unavailable("the audit chain's head can't be read")
-        return found[0]
+    async def trail(self, since: int, limit: int) -> tuple[list[Entry], Chain]:
+        """`entries`, and where the audit chain begins and ends at the same moment. Its head, noted elsewhere, is what shows
+        later that an end was cut off."""
+
+        def both(connection: sqlite3.Connection) -> tuple[list[Entry], Chain]:
+            found = chain_in(connection, self._store.key)
+            rows = connection.execute(RAW, (since, limit))
+            return [entry_of(row) for row in rows], found[0] if found else self._store.chain
+
+        return await self.read(both)
 
     async def verify(self, known: Anchor | None = None) -> Audit:
         """Recompute the chain over every entry kept, against its head and, where given, an anchor kept elsewhere."""

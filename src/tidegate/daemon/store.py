@@ -23,48 +23,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from tidegate.contract.acting import Acting
-from tidegate.daemon.chain import Anchor, Break, Chain, Row, Verifier, link
+from tidegate.daemon.chain import Anchor, Break, Chain, Verifier, link
+from tidegate.daemon.diskfault import failure, shakes_trust
 from tidegate.daemon.retention import Old, Retention, floor_after
+from tidegate.daemon.rows import RAW, chain_in
+from tidegate.daemon.schema import LAYOUT, upgrade
 from tidegate.daemon.secret import Secret, secret_file, sync_folder
-from tidegate.errors import StorageFull, TidegateError, Unavailable
-from tidegate.events import Entry, Event, Unreadable, data_of, event_from, type_name
+from tidegate.errors import TidegateError, Unavailable
+from tidegate.events import Entry, Event, data_of, type_name
 
-APPLICATION_ID = 0x54696465  # "Tide": says whose file this is
-LAYOUT = 1
 OVERHEAD = 200  # bytes that an entry takes beside its data, by and large
 PRUNED_AT_ONCE = 2_000
 
-TABLES = f"""
-CREATE TABLE entry (
-  number INTEGER PRIMARY KEY, at TEXT NOT NULL, by TEXT NOT NULL, request TEXT NOT NULL, type TEXT NOT NULL,
-  data TEXT NOT NULL, hash BLOB NOT NULL
-) STRICT;
-CREATE TABLE chain (
-  one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER NOT NULL, floor INTEGER NOT NULL, floor_hash BLOB NOT NULL,
-  head INTEGER NOT NULL, head_hash BLOB NOT NULL, size INTEGER NOT NULL, broken_at INTEGER, broken_why TEXT,
-  seal BLOB NOT NULL, key_check BLOB NOT NULL
-) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
-"""
-
-# As blobs, so that no byte in a row can make the reading of it fail.
-RAW = (
-    "SELECT number, CAST(at AS BLOB), CAST(by AS BLOB), CAST(request AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), "
-    "CAST(hash AS BLOB) FROM entry WHERE number > ? ORDER BY number LIMIT ?"
-)
-
-_STORAGE = {
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_PROTOCOL,
-}
 _TRANSACTION_CONTROL = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
 _WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE}
 
@@ -84,63 +54,6 @@ class Outcome:
 
     value: Any = None
     error: Exception | None = None
-
-
-def failure(error: sqlite3.Error, path: Path) -> TidegateError | None:
-    """The failure that a caller meets where SQLite's error is the storage's; None where it is the caller's statement's."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    # A full disk is an I/O error to SQLite where it can't grow its shared memory file.
-    full = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_FSYNC and _is_full(path)
-    if code == sqlite3.SQLITE_FULL or full:
-        return StorageFull("the disk that holds the state is full; nothing was changed")
-    if code & 0xFF in _STORAGE:
-        return Unavailable(f"the state can't be read or written at the moment: {error}")
-    return None
-
-
-def shakes_trust(error: sqlite3.Error) -> bool:
-    """After this error the connection is not to be used again."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _STORAGE
-
-
-def _is_full(path: Path) -> bool:
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return False
-    return disk.f_bavail * disk.f_frsize < 64 * 1024
-
-
-def read_connection(path: Path) -> sqlite3.Connection:
-    """A connection for reading; it can't write."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def entry_of(row: Row) -> Entry:
-    """The row as an entry; as `Unreadable` where this version can't read it, so that its number is not lost."""
-    number, *fields, _ = row
-    at, by, request, kind, data = (field.decode(errors="replace") if isinstance(field, bytes) else "" for field in fields)
-    try:
-        when = datetime.fromisoformat(at)
-        return Entry(number, when, by, request, event_from(kind, json.loads(data)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return Entry(number, datetime.fromtimestamp(0, UTC), by, request, Unreadable(kind, type(error).__name__))
-
-
-def chain_in(connection: sqlite3.Connection, key: Secret) -> tuple[Chain, bool] | None:
-    """The chain row and whether its seal is right; None where there is no row that can be read."""
-    row = connection.execute(
-        "SELECT floor, CAST(floor_hash AS BLOB), head, CAST(head_hash AS BLOB), size, broken_at, CAST(broken_why AS BLOB), "
-        "CAST(seal AS BLOB) FROM chain"
-    ).fetchone()
-    if row is None or not all(isinstance(row[place], int) for place in (0, 2, 4)):
-        return None
-    floor, floor_hash, head, head_hash, size, broken_at, broken_why, seal = row
-    broken = Break(broken_at, (broken_why or b"").decode(errors="replace")) if isinstance(broken_at, int) else None
-    chain = Chain(Anchor(floor, floor_hash or b""), Anchor(head, head_hash or b""), size, broken)
-    return chain, Secret(chain.seal(key)).matches(Secret(seal or b""))
 
 
 class Store:
@@ -177,7 +90,7 @@ class Store:
         os.chmod(self.path, 0o600)
         try:
             self._connect()
-            self._upgrade()
+            upgrade(self._open_connection, self.path, self._migrations)
             self._take_up_chain()
         except sqlite3.Error as error:
             self.close()
@@ -212,59 +125,6 @@ class Store:
         """A change neither ends the transaction that it shares with others nor writes what only the journal writes."""
         ours = action in _WRITES and first in ("entry", "chain")
         return sqlite3.SQLITE_DENY if self._in_change and (ours or action in _TRANSACTION_CONTROL) else sqlite3.SQLITE_OK
-
-    def _upgrade(self) -> None:
-        connection = self._open_connection
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if owner not in (0, APPLICATION_ID):
-            raise Unavailable(f"{self.path} is a database of another program")
-        if version > len(self._migrations):
-            raise Unavailable(
-                f"{self.path} was written by a newer Tidegate (schema {version}, this one knows {len(self._migrations)}): "
-                "install that version, or restore the backup from before its upgrade"
-            )
-        if owner == 0:
-            self._step(TABLES)
-        elif connection.execute("SELECT max(layout) FROM chain").fetchone()[0] not in (None, LAYOUT):
-            raise Unavailable(f"{self.path} was written by a newer Tidegate: install that version")
-        elif version < len(self._migrations):
-            self._back_up(version)
-        for number, step in enumerate(self._migrations[version:], version + 1):
-            self._step(f"{step}\n;PRAGMA user_version = {number};")
-
-    def _step(self, script: str) -> None:
-        """All statements of the script, or none."""
-        connection = self._open_connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _statements(script):
-                connection.execute(statement)
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
-
-    def _back_up(self, version: int) -> None:
-        """A whole copy of the file as it is, beside it, durable before the upgrade begins."""
-        kept = self.path.with_name(f"{self.path.name}.schema-{version}.backup")
-        beside = kept.with_name(f".{kept.name}.part")
-        beside.unlink(missing_ok=True)
-        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        copy = sqlite3.connect(beside, isolation_level=None)
-        try:
-            self._open_connection.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, with no WAL beside it
-        finally:
-            copy.close()
-        descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(beside, kept)
-        sync_folder(kept.parent)
 
     def _take_up_chain(self) -> None:
         """Go on from the end of the chain. Damage is marked in it for good and reported; it does not stop the daemon."""
@@ -459,14 +319,3 @@ def _pair(anchor: Anchor) -> tuple[int, bytes]:
 
 def _utc_text(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _statements(script: str) -> list[str]:
-    """The script's statements, each whole; SQLite itself says where one ends."""
-    found, part = [], ""
-    for piece in script.split(";"):
-        part += piece + ";"
-        if sqlite3.complete_statement(part):
-            found.append(part)
-            part = ""
-    return found
