@@ -44,7 +44,7 @@ def wire() -> None:
 
 
 def tell(entry: Entry) -> str:
-    entry.event.key_id  # reject
+    print(entry.event.key_id)  # reject
     match entry.event:
         case KeyCreated(name=name) | KeyRevoked(name=name):
             return name

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import httpx2
 import pytest
 
-from tidegate.contract import ADMIN, Media, Scope, codec, commands, delete, get, post, stream
+from tests.harbour import Berth, Berths, Harbour, HarbourService
+from tidegate.contract import Scope, codec, commands, get, post
 from tidegate.contract.client import Address, AsyncLine, remote
 from tidegate.contract.executor import Executor
 from tidegate.contract.guard import KeyedDoor, OpenDoor, Principal
@@ -18,93 +18,6 @@ from tidegate.errors import Conflict, Fault, Forbidden, Invalid, Malformed, NotF
 from tidegate.policy.device import IpAddress, Label, MacAddress
 
 pytestmark = pytest.mark.anyio
-
-
-@dataclass(frozen=True, slots=True)
-class Berth:
-    ship: Label
-    mac: MacAddress | None = None
-    draughts: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Berths:
-    berths: tuple[Berth, ...]
-    total: int
-
-
-class Harbour(Protocol):
-    """A harbour."""
-
-    @get("/berths")
-    async def list(self, limit: int = 100, afloat: bool = True) -> Berths:
-        """All berths."""
-        ...
-
-    @post("/berths/{number}")
-    async def moor(self, number: int, berth: Berth) -> Berth:
-        """Take a berth."""
-        ...
-
-    @post("/berths/{number}/photo")
-    async def photograph(self, number: int, photo: Annotated[bytes, Media("image/png", 1000)]) -> int:
-        """Keep a picture; answers its size."""
-        ...
-
-    @delete("/berths/{number}", scope=ADMIN)
-    async def clear(self, number: int) -> Berth:
-        """Free a berth."""
-        ...
-
-    @get("/nearest/{address}")
-    async def nearest(self, address: IpAddress) -> str:
-        """Where an address would berth."""
-        ...
-
-    @get("/broken")
-    async def broken(self) -> int:
-        """A bug."""
-        ...
-
-    @stream("/tides")
-    def tides(self, count: int = 3) -> AsyncIterator[int]:
-        """The tide as it rises."""
-        ...
-
-
-class HarbourService(Harbour):
-    def __init__(self) -> None:
-        self.berths: dict[int, Berth] = {}
-
-    async def list(self, limit: int = 100, afloat: bool = True) -> Berths:
-        found = tuple(self.berths.values())[:limit] if afloat else ()
-        return Berths(found, len(self.berths))
-
-    async def moor(self, number: int, berth: Berth) -> Berth:
-        if number in self.berths:
-            raise Conflict(f"berth {number} is taken", by=str(self.berths[number].ship))
-        if number > 9:
-            raise Invalid("no such berth", [Fault("path/number", "0 to 9")])
-        self.berths[number] = berth
-        return berth
-
-    async def photograph(self, number: int, photo: bytes) -> int:
-        return len(photo)
-
-    async def clear(self, number: int) -> Berth:
-        if number not in self.berths:
-            raise NotFound(f"berth {number} is free")
-        return self.berths.pop(number)
-
-    async def nearest(self, address: IpAddress) -> str:
-        return f"v{address.version}"
-
-    async def broken(self) -> int:
-        raise RuntimeError("a secret path /etc/shadow")
-
-    async def tides(self, count: int = 3) -> AsyncIterator[int]:
-        for n in range(count):
-            yield n
 
 
 def http(app: Any, **headers: str) -> httpx2.AsyncClient:

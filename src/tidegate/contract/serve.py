@@ -289,8 +289,9 @@ def _stream_endpoint(command: Command, service: Any) -> Callable[[WebSocket], Aw
                 if not principal.valid():
                     await socket.close(4401, "the key is no longer valid")
                     return
-            if sender.done() and not sender.cancelled():
+            if sender.done():
                 sender.result()
+                await socket.close(1000)
         except TidegateError as error:
             await socket.close(4000 + status(error), error.detail[:120])
         finally:

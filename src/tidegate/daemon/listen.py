@@ -36,9 +36,9 @@ def tcp_socket(listen: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, number))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise Conflict(f"can't listen on {listen}: {error.strerror}") from None
+        raise Conflict(f"can't listen on {listen}: {error}") from None
     listener.listen(256)
     return listener
 

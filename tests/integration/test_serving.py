@@ -1,0 +1,231 @@
+"""A contract served on real sockets: streams, the unix socket, both clients, long operations."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.harbour import Berth, Harbour, HarbourService
+from tidegate.contract import Scope
+from tidegate.contract.client import Address, AsyncLine, BlockingLine, drive, remote
+from tidegate.contract.guard import KeyedDoor, OpenDoor, Principal
+from tidegate.contract.serve import application
+from tidegate.daemon.listen import serving, tcp_socket, unix_socket
+from tidegate.errors import Conflict, Invalid, NoDaemon, NotFound, TidegateError, Unauthorized
+from tidegate.policy.device import Label
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Keyring:
+    """Keys that can be taken away while they are in use."""
+
+    scopes: dict[str, Scope] = field(default_factory=lambda: {"reader": Scope.READ, "boss": Scope.ADMIN})
+
+    def authenticate(self, key: str | None, peer: str) -> Principal:
+        if key is None or key not in self.scopes:
+            raise Unauthorized("no such key")
+        return Principal(f"key:{key}", self.scopes[key], lambda: key in self.scopes)
+
+
+class TidalService(HarbourService):
+    """Its tides go on until somebody stops listening; it counts who listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listening = 0
+
+    async def tides(self, count: int = 3) -> AsyncIterator[int]:
+        self.listening += 1
+        try:
+            n = 0
+            while n < count:
+                yield n
+                n += 1
+                await asyncio.sleep(0.01)
+            if count == 7:
+                raise Conflict("the sea is closed")
+        finally:
+            self.listening -= 1
+
+
+@asynccontextmanager
+async def harbour_at_sea(service: Harbour, keyring: Keyring) -> AsyncIterator[str]:
+    listener = tcp_socket("127.0.0.1:0")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = application([(Harbour, service)], KeyedDoor(keyring.authenticate, [url.removeprefix("http://")]))
+    async with serving(app, listener):
+        yield url
+
+
+async def test_a_stream_gives_every_item_and_ends() -> None:
+    service, keyring = TidalService(), Keyring()
+    async with harbour_at_sea(service, keyring) as url:
+        line = AsyncLine(Address(url, key="reader"))
+        assert [n async for n in remote(Harbour, line).tides(count=5)] == [0, 1, 2, 3, 4]
+        with pytest.raises(Conflict, match="the sea is closed"):
+            assert [n async for n in remote(Harbour, line).tides(count=7)]
+        await line.close()
+
+
+async def test_a_stream_is_refused_before_the_upgrade() -> None:
+    async with harbour_at_sea(TidalService(), Keyring()) as url:
+        for key, failure in ((None, Unauthorized), ("stranger", Unauthorized)):
+            line = AsyncLine(Address(url, key=key))
+            with pytest.raises(failure):
+                assert [n async for n in remote(Harbour, line).tides()]
+            await line.close()
+        host, _, port = url.removeprefix("http://").partition(":")
+        for headers, status in (("", 401), ("Authorization: Bearer boss\r\nOrigin: http://evil.example\r\n", 403)):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(
+                f"GET /api/v1/tides HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n".encode()
+            )
+            assert int((await reader.readline()).split()[1]) == status
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_a_bad_parameter_of_a_stream_is_named() -> None:
+    async with harbour_at_sea(TidalService(), Keyring()) as url:
+        line = AsyncLine(Address(url, key="reader"))
+        with pytest.raises(Invalid) as caught:
+            async for _ in line.messages("/api/v1/tides?count=many"):
+                pass
+        assert caught.value.faults[0].at == "query/count"
+        await line.close()
+
+
+async def test_a_revoked_key_ends_its_open_streams() -> None:
+    service, keyring = TidalService(), Keyring()
+    async with harbour_at_sea(service, keyring) as url:
+        line = AsyncLine(Address(url, key="reader"))
+        tides = remote(Harbour, line).tides(count=10_000)
+        assert await anext(tides) == 0
+        del keyring.scopes["reader"]
+        with pytest.raises(Unauthorized):
+            assert [n async for n in tides]
+        await line.close()
+    assert service.listening == 0
+
+
+async def test_a_listener_that_leaves_is_let_go() -> None:
+    service = TidalService()
+    async with harbour_at_sea(service, Keyring()) as url:
+        line = AsyncLine(Address(url, key="reader"))
+        tides = remote(Harbour, line).tides(count=10_000)
+        async for n in tides:
+            if n == 3:
+                break
+        await tides.aclose()  # type: ignore[attr-defined]
+        for _ in range(100):
+            if not service.listening:
+                break
+            await asyncio.sleep(0.02)
+        await line.close()
+    assert service.listening == 0
+
+
+async def test_a_program_without_an_event_loop_calls_the_same_commands() -> None:
+    service, keyring = TidalService(), Keyring()
+
+    def program(url: str) -> list[Any]:
+        line = BlockingLine(Address(url, key="boss"))
+        harbour = remote(Harbour, line)
+        seen: list[Any] = [drive(harbour.moor(1, Berth(Label("Albatros")))), drive(harbour.list()).total]
+        try:
+            drive(harbour.clear(5))
+        except TidegateError as error:
+            seen.append(type(error))
+        tides = harbour.tides(count=2)
+        seen += [drive(anext(tides)), drive(anext(tides))]
+        line.close()
+        return seen
+
+    async with harbour_at_sea(service, keyring) as url:
+        assert await asyncio.to_thread(program, url) == [Berth(Label("Albatros")), 1, NotFound, 0, 1]
+
+
+async def test_the_unix_socket_is_its_owners_alone_and_needs_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    app = application([(Harbour, TidalService())], OpenDoor("local:0", Scope.ADMIN))
+    async with serving(app, unix_socket(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        line = AsyncLine(Address(socket=str(path)))
+        harbour = remote(Harbour, line)
+        assert (await harbour.moor(1, Berth(Label("Albatros")))).ship == "Albatros"
+        assert [n async for n in harbour.tides(count=2)] == [0, 1]
+        await line.close()
+
+
+async def test_where_nobody_listens_there_is_no_daemon(tmp_path: Path) -> None:
+    for address in (Address("http://127.0.0.1:1"), Address(socket=str(tmp_path / "none.sock"))):
+        line = AsyncLine(address)
+        with pytest.raises(NoDaemon, match="tidegate up"):
+            await remote(Harbour, line).list()
+        with pytest.raises(NoDaemon):
+            assert [n async for n in remote(Harbour, line).tides()]
+        await line.close()
+
+
+async def test_asked_to_respond_later_it_answers_202_with_the_operation_to_follow() -> None:
+    started: list[tuple[str, Coroutine[Any, Any, Any]]] = []
+
+    @dataclass(frozen=True)
+    class Ticket:
+        id: str
+
+    class Deferrals:
+        def start(self, command: str, work: Coroutine[Any, Any, Any]) -> Ticket:
+            started.append((command, work))
+            return Ticket("op1")
+
+    listener = tcp_socket("127.0.0.1:0")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    service = TidalService()
+    app = application([(Harbour, service)], OpenDoor("local:0", Scope.ADMIN), deferrals=Deferrals())
+    async with serving(app, listener), httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        reply = await client.post("/api/v1/berths/4", json={"ship": "Albatros"}, headers={"Prefer": "respond-async"})
+        assert (reply.status_code, reply.headers["location"]) == (202, "/api/v1/operations/op1")
+        assert not service.berths
+        [(command, work)] = started
+        assert command == "harbour.moor"
+        await work
+        assert service.berths[4].ship == "Albatros"
+
+
+async def test_a_slow_body_and_half_a_request_leave_the_others_served() -> None:
+    async with harbour_at_sea(TidalService(), Keyring()) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        slow = [socket.create_connection((host, int(port))) for _ in range(50)]
+        for each in slow:
+            each.sendall(b"POST /api/v1/berths/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n")
+        line = AsyncLine(Address(url, key="reader"))
+        assert (await remote(Harbour, line).list()).total == 0
+        await line.close()
+        for each in slow:
+            each.close()
+
+
+@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1", "127.0.0.1:99999999", "0.0.0.0:0", "192.168.1.1:80"])
+def test_an_address_that_can_not_be_listened_on_is_refused(listen: str) -> None:
+    with pytest.raises((Invalid, Conflict)):
+        tcp_socket(listen)
+
+
+def test_a_taken_port_is_said_to_be_taken() -> None:
+    first = tcp_socket("127.0.0.1:0")
+    with pytest.raises(Conflict, match="can't listen"):
+        tcp_socket(f"127.0.0.1:{first.getsockname()[1]}")
+    first.close()
