@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tidegate.api.routers import Fingerprint, Router, RouterId
 from tidegate.contract.codec import decode, encode
-from tidegate.daemon.journal import Journal
+from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
-from tidegate.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
+from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TimedOut, Unavailable
 from tidegate.events import Event, RouterReachable, RouterUnreachable, RouterUntrusted
 from tidegate.policy.router import Capabilities, Interfaces
+from tidegate.policy.state import ControllerId, RouterName
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import Fleet, ManagedRouter
 from tidegate.router.shell import HostKeyChanged, LogInRefused
@@ -52,12 +53,13 @@ class EnrolledRouters:
         self.keys = keys
         self._health: dict[str, _Health] = {}
         self._opening = asyncio.Lock()
-        self._controller = ""
+        self._controller: ControllerId | None = None
 
-    async def controller(self) -> str:
+    async def controller(self) -> ControllerId:
         """This controller's id: 16 hex digits, made with its journal, written into each router's state document."""
-        if not self._controller:
-            (self._controller,) = await self.journal.read(lambda db: db.execute("SELECT id FROM controller").fetchone())
+        if self._controller is None:
+            (found,) = await self.journal.read(lambda db: db.execute("SELECT id FROM controller").fetchone())
+            self._controller = ControllerId(found)
         return self._controller
 
     async def find(self, router_id: str) -> Router | None:
@@ -86,29 +88,25 @@ class EnrolledRouters:
         async with router.turn:
             if self.fleet.get(router_id) is not router:
                 raise NotFound(f"there is no router {router_id}", router=str(router_id))
-            async with self.watched(router_id):
+            heard = router.engine.answers
+            try:
                 yield router
-
-    @asynccontextmanager
-    async def watched(self, router_id: str) -> AsyncIterator[None]:
-        """Health follows from what happens in the block."""
-        try:
-            yield
-        except HostKeyChanged as changed:
-            await self._fares(router_id, "untrusted", RouterUntrusted(str(router_id), changed.pinned, changed.shown))
-            raise Conflict(
-                f"router {router_id} shows another host key than the pinned one; nothing was sent to it. If its key was "
-                "changed on purpose, remove the router and add it again",
-                pinned=changed.pinned,
-                shown=changed.shown,
-            ) from None
-        except LogInRefused as refused:
-            await self._fares(router_id, "unreachable", RouterUnreachable(str(router_id), str(refused)))
-            raise Refused(str(refused)) from None
-        except (Unavailable, TimedOut) as error:
-            await self._fares(router_id, "unreachable", RouterUnreachable(str(router_id), error.detail))
-            raise
-        await self._fares(router_id, "reachable", RouterReachable(str(router_id)))
+            except HostKeyChanged as changed:
+                await self._fares(router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown))
+                raise Conflict(
+                    f"router {router_id} shows another host key than the pinned one; nothing was sent to it. If its key was "
+                    "changed on purpose, remove the router and add it again",
+                    pinned=changed.pinned,
+                    shown=changed.shown,
+                ) from None
+            except LogInRefused as refused:
+                await self._fares(router_id, "unreachable", RouterUnreachable(router.id, str(refused)))
+                raise Refused(str(refused)) from None
+            except (Unavailable, TimedOut) as error:
+                await self._fares(router_id, "unreachable", RouterUnreachable(router.id, error.detail))
+                raise
+            if router.engine.answers > heard and self.fleet.get(router_id) is router:
+                await self._fares(router_id, "reachable", RouterReachable(router.id))
 
     def forget(self, router_id: str) -> None:
         self._health.pop(router_id, None)
@@ -118,7 +116,7 @@ class EnrolledRouters:
         self._health[router_id] = _Health("reachable", datetime.now(UTC))
 
     async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
-        return RouterOperationsEngine(shell, str(router_id), await self.controller(), interfaces, leaf)
+        return RouterOperationsEngine(shell, RouterName(router_id), await self.controller(), interfaces, leaf)
 
     async def _open(self, router_id: str) -> ManagedRouter:
         async with self._opening:
@@ -139,7 +137,8 @@ class EnrolledRouters:
         if state == "reachable":
             health.last_seen = datetime.now(UTC)
         if before != state and (before, state) != ("unknown", "reachable"):
-            await self.journal.commit(lambda db: None, event)
+            with suppress(StorageFull):  # what went wrong on the line is what the caller should learn
+                await self.journal.commit(nothing, event)
 
     def _router(self, row: tuple[str, str, int, str, str, str, str, str, int, str]) -> Router:
         id_, host, port, user, host_key, lan, wan, capabilities, generation, last_seen = row
@@ -174,7 +173,3 @@ def advance(db: sqlite3.Connection, router_id: str, generation: int) -> None:
     """Remember the router's generation, as it answered just now."""
     now = datetime.now(UTC).isoformat()
     db.execute("UPDATE routers SET generation = ?, last_seen = ? WHERE id = ?", (generation, now, str(router_id)))
-
-
-def with_health(router: Router, state: str) -> Router:
-    return replace(router, health=state)

@@ -7,6 +7,8 @@ with the event that tells of it. What fails on the way leaves the router as it w
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from time import perf_counter
 
@@ -23,9 +25,10 @@ from tidegate.api.groups import (
 from tidegate.api.routers import RouterId
 from tidegate.daemon import wishes
 from tidegate.daemon.enrolled import EnrolledRouters, advance
+from tidegate.daemon.journal import nothing
 from tidegate.daemon.wishes import TABLES, Wish, Wishes
-from tidegate.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
-from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed
+from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TimedOut, Unavailable
+from tidegate.events import Event, GroupDeleted, GroupSynced, GroupSyncFailed
 from tidegate.policy.desired import Place
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
 from tidegate.router.engine import Applied
@@ -54,7 +57,7 @@ class GroupAPIService(Groups):
                     advance(db, router_id, applied.generation)
 
                 synced = GroupSynced(str(router_id), int(group_id), applied.generation, applied.words)
-                await self._journal.commit(record, synced)
+                await self._record(router, known, record, synced)
             return GroupSyncResponse(
                 router=str(router_id),
                 group=group_id,
@@ -70,9 +73,10 @@ class GroupAPIService(Groups):
         if group_id == GUESTS:
             raise Conflict("Group 0, the guests, is always there; sync it without a bandwidth policy to lift its limit")
         async with self._routers.at(router_id) as router:
-            known = dict(await self._wishes(router_id))
-            gone = known.pop(group_id, None) or _no_group(router_id, group_id)
-            applied = await self._apply(router, group_id, known, force=False)
+            known = await self._wishes(router_id)
+            gone = known.get(group_id) or _no_group(router_id, group_id)
+            left = {other: wish for other, wish in known.items() if other != group_id}
+            applied = await self._apply(router, group_id, left, force=False)
             committing = perf_counter()
 
             def record(db: sqlite3.Connection) -> None:
@@ -80,7 +84,7 @@ class GroupAPIService(Groups):
                 advance(db, router_id, applied.generation)
 
             deleted = GroupDeleted(str(router_id), int(group_id), applied.generation, applied.words)
-            await self._journal.commit(record, deleted)
+            await self._record(router, known, record, deleted)
             return GroupDeleteResponse(
                 router=str(router_id),
                 group=group_id,
@@ -126,8 +130,18 @@ class GroupAPIService(Groups):
         try:
             return await router.engine.synchronise(wishes.states(known), force=force)
         except (Refused, Conflict, Unavailable, TimedOut) as error:
-            failed = GroupSyncFailed(router.id, int(group_id), error.detail)
-            await self._journal.commit(lambda db: None, failed)
+            with suppress(StorageFull):  # why the router refused is what the caller should learn
+                await self._journal.commit(nothing, GroupSyncFailed(router.id, int(group_id), error.detail))
+            raise
+
+    async def _record(
+        self, router: ManagedRouter, before: Wishes, record: Callable[[sqlite3.Connection], None], event: Event
+    ) -> None:
+        """Write down what the router already runs. Where that can't be done, the router goes back to what was before."""
+        try:
+            await self._journal.commit(record, event)
+        except (StorageFull, Unavailable):
+            await router.engine.synchronise(wishes.states(before))
             raise
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncssh
@@ -21,7 +23,7 @@ from tidegate.api.routers import (
 )
 from tidegate.contract.acting import progress
 from tidegate.daemon import wishes
-from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store, with_health
+from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
@@ -66,6 +68,8 @@ class RoutersService(Routers):
 
     async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
         _check_port(request.port, "body/port")
+        if request.lan == request.wan:
+            raise Invalid("a router's devices and its line are on two interfaces", [Fault("body/wan", "is the same as lan")])
         if router_id in self._adding or await self._routers.find(router_id):
             raise Conflict(f"there is a router {router_id} already", router=str(router_id))
         self._adding.add(router_id)
@@ -95,7 +99,7 @@ class RoutersService(Routers):
             await self._routers.fleet.drop(router_id)
         self._routers.keys.remove(router_id)
         self._routers.forget(router_id)
-        return with_health(record, "unknown")
+        return replace(record, health="unknown")
 
     async def _add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
         progress("asking for the host key", 0, 5)
@@ -105,27 +109,26 @@ class RoutersService(Routers):
         key = await self._key(router_id)
         at = Endpoint(str(request.host), request.port, request.user, str(request.host_key))
         shell = SshShell(at, key)
-        placed = False
+        enrolled = None
         try:
             progress("logging in", 1, 5)
             placed = await _log_in(shell, at, key, request.password)
-            interfaces = Interfaces(request.lan, request.wan)
-            engine = await self._routers.engine_for(router_id, shell, interfaces, "bfifo")
+            engine = await self._routers.engine_for(router_id, shell, Interfaces(request.lan, request.wan), "bfifo")
             try:
-                return await self._enrol(router_id, request, shell, engine)
+                enrolled = await self._enrol(router_id, request, shell, engine)
             except TidegateError:
                 # What we put there goes again; the log-in key stays if it was the operator who put it there.
-                await engine.forget_login(public_blob(key) if placed else "")
+                with suppress(TidegateError, HostKeyChanged, LogInRefused):
+                    await engine.forget_login(public_blob(key) if placed else "")
                 raise
+            return enrolled
         except HostKeyChanged as changed:
-            await shell.close()
             raise _other_host_key(request.host, changed.pinned, changed.shown) from None
         except LogInRefused as refused:
-            await shell.close()
             raise Refused(str(refused), public_key=public_line(key)) from None
-        except TidegateError:
-            await shell.close()
-            raise
+        finally:
+            if enrolled is None:
+                await shell.close()
 
     async def _enrol(
         self, router_id: RouterId, request: RouterAddRequest, shell: SshShell, engine: RouterOperationsEngine

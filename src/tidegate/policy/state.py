@@ -8,16 +8,31 @@ that `tail -n +2 state.json | sha256sum` proves it with the router's own tools.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId, GroupSyncRequest
 from tidegate.policy.router import Interfaces
+from tidegate.policy.text import Text
 
 SCHEMA = 1
 PATH = "/etc/tidegate/state.json"
+
+
+class ControllerId(Text):
+    """Who wrote a document: made once by each controller."""
+
+    PATTERN = r"[0-9a-f]{16}"
+    EXPECTS = "a controller's id: 16 hex digits"
+
+
+class RouterName(Text):
+    """What the controller calls this router."""
+
+    PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
+    EXPECTS = "a router's id: 1 to 32 lower case letters, digits and dashes"
 
 
 class Damaged(ValueError):
@@ -31,6 +46,12 @@ class Limit:
     download_kbit: int
     upload_kbit: int
     burst_kib: int | None = None
+
+    def __post_init__(self) -> None:
+        if not all(64 <= rate <= 100_000_000 for rate in (self.download_kbit, self.upload_kbit)):
+            raise ValueError("a limit is from 64 kbit/s to 100 Gbit/s")
+        if self.burst_kib is not None and not 4 <= self.burst_kib <= 16 << 20:
+            raise ValueError("a burst is from 4 KiB to 16 GiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +74,8 @@ class StateDocument:
     """`generation` rises by one with every change; `controller` is the id of the one that wrote this generation."""
 
     generation: int
-    controller: str
-    router: str
+    controller: ControllerId
+    router: RouterName
     interfaces: Interfaces
     groups: tuple[GroupState, ...] = ()
 
@@ -74,8 +95,8 @@ def group_state(group_id: GroupId, wish: GroupSyncRequest) -> GroupState:
         if policy.burst_mbps and policy.burst_mbps > policy.limit_mbps:
             burst = max(4, round((policy.burst_mbps.kbit - policy.limit_mbps.kbit) * 125 / 1024))
         limit = Limit(policy.limit_mbps.kbit, policy.upload.kbit, burst)
-    devices = tuple(replace(device, name=None) for device in wish.devices)
-    return GroupState(group_id, devices, limit, wish.active)
+    devices = (DeviceRef(device.mac, tuple(sorted(device.ip))) for device in wish.devices)
+    return GroupState(group_id, tuple(sorted(devices, key=lambda d: (d.mac or "", d.ip))), limit, wish.active)
 
 
 def to_text(document: StateDocument) -> str:
@@ -98,12 +119,15 @@ def from_text(text: str) -> StateDocument:
             raise Damaged(f"the state document is of schema {whole.get('schema')!r}; this controller reads {SCHEMA}")
         if head != f'{{"schema": {SCHEMA}, "checksum": "{_checksum(body)}",':
             raise Damaged("the state document does not fit its checksum")
+        groups = tuple(_group_from_json(group) for group in whole["groups"])
+        if len({group.id for group in groups}) != len(groups):
+            raise Damaged("the state document has a group twice")
         return StateDocument(
             generation=int(whole["generation"]),
-            controller=str(whole["controller"]),
-            router=str(whole["router"]),
+            controller=ControllerId(whole["controller"]),
+            router=RouterName(whole["router"]),
             interfaces=Interfaces.of(whole["lan"], whole["wan"]),
-            groups=tuple(_group_from_json(group) for group in whole["groups"]),
+            groups=groups,
         )
     except Damaged:
         raise
@@ -135,5 +159,5 @@ def _group_from_json(value: dict[str, Any]) -> GroupState:
             DeviceRef(MacAddress(d["mac"]) if d["mac"] else None, tuple(IpAddress(ip) for ip in d["ip"]))
             for d in value["devices"]
         ),
-        limit=Limit(int(limit["down"]), int(limit["up"]), limit["burst"]) if limit else None,
+        limit=Limit(limit["down"], limit["up"], limit["burst"]) if limit else None,
     )

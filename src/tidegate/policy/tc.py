@@ -108,7 +108,7 @@ def read_device(text: str) -> DeviceQueues:
                 if words[3] == "root":
                     found.root = f"{words[1]} {words[2]}"
                     htb_default = words[words.index("default") + 1] if words[1] == "htb" else ""
-                elif words[3] == "parent":
+                elif words[3] == "parent" and words[4].startswith("1:"):
                     limit = _kib(words[words.index("limit") + 1]) if words[1] == "bfifo" else None
                     leaves[words[4].partition(":")[2]] = (words[1], limit)
             elif line.startswith("class htb 1:"):

@@ -52,7 +52,7 @@ tools() {
 	printf 'NFT=%s\nTC=%s\n' "$NFT" "$TC" >"$RUN/tools.$$" && mv "$RUN/tools.$$" "$RUN/tools"
 }
 
-# ── the lock: a directory, as not every router has flock
+# ── the lock; not every router has flock
 
 # What names a running process and no other: its number and the moment it was started, since this boot.
 birth_of() {
@@ -65,24 +65,31 @@ birth_of() {
 	set +f
 }
 
+# The lock is a symbolic link to its owner's name: made in one step, so it never stands there without an owner.
 lock() {
 	birth_of $$
-	read -r boot </proc/sys/kernel/random/boot_id
 	me="$$ $birth $boot"
 	tries=0
-	until mkdir "$RUN/lock" 2>/dev/null; do
-		owner=
-		read -r owner 2>/dev/null <"$RUN/lock/owner"
-		if [ -n "$owner" ] && ! alive "$owner"; then
+	until ln -s "$me" "$RUN/lock" 2>/dev/null; do
+		owner=$(readlink "$RUN/lock") || continue
+		if alive "$owner"; then
+			tries=$((tries + 1))
+			[ $tries -le 50 ] || return 1
+			sleep 0.1 2>/dev/null || sleep 1
+		else
 			take_over "$owner"
-			continue
 		fi
+	done
+	locked=yes
+}
+
+# settle: wait until nobody changes anything, as far as that ends within the time of a lock.
+settle() {
+	tries=0
+	while [ -L "$RUN/lock" ] && [ $tries -le 50 ] && alive "$(readlink "$RUN/lock")"; do
 		tries=$((tries + 1))
-		[ $tries -le 50 ] || return 1
 		sleep 0.1 2>/dev/null || sleep 1
 	done
-	echo "$me" >"$RUN/lock/owner"
-	locked=yes
 }
 
 alive() {
@@ -92,12 +99,14 @@ alive() {
 	return 1
 }
 
-# The owner died. Of all who noticed, one clears its lock away; the others find a new owner there, or none.
+# The owner died. Of all who noticed, one clears its lock away; the others then find a new owner there, or none.
 take_over() {
-	mkdir "$RUN/lock.heir" 2>/dev/null || { sleep 1; rmdir "$RUN/lock.heir" 2>/dev/null; return; }
-	now=
-	read -r now 2>/dev/null <"$RUN/lock/owner"
-	[ "$now" != "$1" ] || rm -rf "$RUN/lock"
+	if ! mkdir "$RUN/lock.heir" 2>/dev/null; then
+		sleep 1
+		rmdir "$RUN/lock.heir" 2>/dev/null # the heir needs no such time: it died too
+		return
+	fi
+	[ "$(readlink "$RUN/lock")" != "$1" ] || rm -f "$RUN/lock"
 	rmdir "$RUN/lock.heir"
 }
 
@@ -169,7 +178,7 @@ apply() {
 	shift 2
 	work=$RUN/work.$$
 	locked=
-	trap 'rm -rf "$work"; [ -z "$locked" ] || rm -rf "$RUN/lock"' EXIT
+	trap 'rm -rf "$work"; [ -z "$locked" ] || rm -f "$RUN/lock"' EXIT
 	mkdir "$work" && cat >"$work/bundle" || { say refused receiving; return; }
 	got=$(sha256sum "$work/bundle")
 	[ "${got%% *}" = "$sum" ] || { say incomplete; return; }
@@ -254,10 +263,11 @@ if [ "$wanted" != "$VERSION" ]; then
 	say version
 	exit 0
 fi
+read -r boot </proc/sys/kernel/random/boot_id
 tools
 case $verb in
 probe) probe ;;
-observe) say ok; observe_to -s "$@" ;;
+observe) settle; say ok; observe_to -s "$@" ;;
 apply) apply "$@" ;;
 teardown) teardown "$@" ;;
 forget)

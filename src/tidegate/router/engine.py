@@ -17,9 +17,9 @@ from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
 from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
 from tidegate.policy.plan import Remark, drift, plan
 from tidegate.policy.router import Capabilities, Interfaces
-from tidegate.policy.state import GroupState, StateDocument
+from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
 from tidegate.router.shell import Result, Shell
-from tidegate.router.statefile import Answer, Observation, read_answer, read_observation
+from tidegate.router.statefile import Answer, Observation, legible, read_answer, read_observation
 
 AGENT = "/usr/lib/tidegate/agent"
 _SOURCE = files("tidegate.router").joinpath("agent.sh").read_text()
@@ -58,7 +58,7 @@ class RouterOperationsEngine:
     """Talks to the agent of one router. Not for use by two tasks at once: `fleet.py` has the router's lock."""
 
     def __init__(
-        self, shell: Shell, router: str, controller: str, interfaces: Interfaces, leaf: str, agent: str = AGENT
+        self, shell: Shell, router: RouterName, controller: ControllerId, interfaces: Interfaces, leaf: str, agent: str = AGENT
     ) -> None:
         self._shell = shell
         self._router = router
@@ -67,6 +67,7 @@ class RouterOperationsEngine:
         self._compiler = GroupPolicyCompiler(leaf)
         self._agent = agent
         self._last: Observation | None = None
+        self.answers = 0  # how often the router has answered
 
     # ── the agent
 
@@ -226,6 +227,7 @@ class RouterOperationsEngine:
             result = await self._shell.run(command, stdin)
         if not result.out.startswith(b"tidegate-agent "):
             raise Refused(f"the router's agent does not answer: {_text(result)}")
+        self.answers += 1
         return read_answer(result.out)
 
     def _document(self, seen: Observation) -> StateDocument:
@@ -294,7 +296,7 @@ class RouterOperationsEngine:
 
 
 def _text(result: Result) -> str:
-    return (result.err or result.out).decode(errors="replace").strip()[:200] or f"status {result.status}"
+    return legible(result.err or result.out).strip()[:200] or f"status {result.status}"
 
 
 def _ms(seconds: float) -> float:

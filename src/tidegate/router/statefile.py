@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from tidegate.policy.desired import Place, Resources
 from tidegate.policy.group import GroupId
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import Damaged, StateDocument, from_text
+
+_STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Answer:
 
 def read_answer(out: bytes) -> Answer:
     """The agent's answer. Raises Refused where it is not one, or not whole."""
-    lines = out.decode(errors="replace").splitlines()
+    lines = legible(out).splitlines()
     first = lines[0].split() if lines else []
     if first[:1] != ["tidegate-agent"] or len(first) < 3:
         raise Refused(f"the router's agent answered {' '.join(first)[:120]!r}")
@@ -65,6 +68,11 @@ def read_answer(out: bytes) -> Answer:
     if not whole:
         raise Refused("the router's agent broke off in mid-answer")
     return Answer(first[1], tuple(first[2:]), sections)
+
+
+def legible(out: bytes) -> str:
+    """What a router printed, as plain text: no control characters, no other script's look-alikes (SEC-33)."""
+    return _STRANGE.sub("?", out.decode("ascii", errors="replace"))
 
 
 def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
@@ -107,9 +115,6 @@ class StateFileManager:
 
     def __init__(self, document: StateDocument) -> None:
         self._document = document
-
-    def load_state(self) -> StateDocument:
-        return self._document
 
     def classes_in_use(self) -> tuple[str, ...]:
         """Classes of capped groups, as tc names them."""
