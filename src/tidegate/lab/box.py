@@ -14,11 +14,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tidegate.lab.support import LabError, LabUnavailable, may_use_namespaces, need, obstacles
+from tidegate.lab.support import ADMINISTRATORS_PATH, LabError, LabUnavailable, may_use_namespaces, need, obstacles
 
 # The shell reads its own number from the /proc of the namespace it came from, before it covers that with the box's;
 # the old one stays at /run/outside for the router's init, which needs its number too. Ignored SIGCHLD survives exec:
@@ -34,7 +35,7 @@ echo "$pid"
 exec cat >/dev/null
 """
 
-PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_SETGROUPS: Final = Path(__file__).with_name("setgroups.py")
 
 
 class Process(subprocess.Popen[Any]):
@@ -68,12 +69,12 @@ class Box:
         self._setpriv = need("setpriv")
         # A session of its own: a Ctrl-C in the terminal is for the owner, who then closes the lab in order.
         self._anchor = subprocess.Popen(
-            [need("unshare"), *user, "--mount", "--pid", "--ipc", "--fork", "--kill-child", "sh", "-euc", _ANCHOR],
+            [need("unshare"), *user, "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "sh", "-euc", _ANCHOR],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env={"PATH": PATH},
+            env={"PATH": ADMINISTRATORS_PATH},
         )
         assert self._anchor.stdout is not None
         first = self._anchor.stdout.readline()
@@ -91,8 +92,8 @@ class Box:
         return str(self.path(f"/run/netns/{name}"))
 
     def enter(self, net: str | None, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` in the box, in one of its networks: its processes, its mounts."""
-        return [*self._nsenter_into("--mount", "--pid"), *self._in_net(net), "--", *self._tied(argv)]
+        """The command that runs `argv` in the box, with its processes and mounts, in one of its networks or its own."""
+        return [*self.as_root(), *self._nsenter_into("--mount", "--pid"), *self._in_net(net), "--", *self._tied(argv)]
 
     def enter_net(self, net: str, argv: Sequence[str], *, tied: bool = False) -> list[str]:
         """The command that runs `argv` in one of the box's networks, but with the host's files.
@@ -112,10 +113,14 @@ class Box:
             text=True,
             check=False,
             timeout=60,
-            env={"PATH": PATH},
+            env={"PATH": ADMINISTRATORS_PATH},
         )
         if done.returncode:
             raise LabError(f"a step of the lab failed ({done.returncode}): {done.stderr.strip()}\n{text}")
+
+    def as_root(self) -> list[str]:
+        """The beginning of every command whose program may believe that it is a real root."""
+        return [sys.executable, "-I", "-S", str(_SETGROUPS)] if self.rootless else []
 
     def close(self) -> None:
         """End everything in the box, and return when it has ended."""
@@ -133,7 +138,7 @@ class Box:
         return [self._nsenter, "--target", str(self.pid), *user, *namespaces]
 
     def _in_net(self, net: str | None) -> list[str]:
-        return [] if net is None else [f"--net={self.net(net)}"]
+        return ["--net"] if net is None else [f"--net={self.net(net)}"]
 
     def _tied(self, argv: Sequence[str]) -> list[str]:
         return [self._setpriv, "--pdeathsig", "KILL", "--", *argv]

@@ -1,6 +1,6 @@
 """The lab's networks and the cables between them.
 
-Every cable runs through the network `cables`, where a bridge of its own joins its two ends. So the router can be
+Every cable runs through the box's own network, where a bridge of its own joins its two ends. So the router can be
 unplugged: its ends are deleted, all at once, while the others keep their addresses and their carrier, as a device does
 that hangs on a switch. (Moving the router's ends elsewhere would cost 20 ms of kernel time each.)
 """
@@ -18,11 +18,20 @@ from tidegate.lab.network import Place
 _ROUTERS_ENDS: Final = 7
 """The link group that is deleted to unplug the router."""
 
+# Takes the waiting out of a network's IPv6; it has to be done before its links are made.
+_QUIET: Final = """
+for setting in accept_dad dad_transmits accept_ra router_solicitations; do
+  echo 0 >/proc/sys/net/ipv6/conf/default/$setting
+done
+"""
+
 
 def lay(box: Box, places: list[Place]) -> None:
     """Make every network but the router's, with addresses, and all cables up to the router's ends."""
-    names = ["cables", "internet", *(place.name for place in places)]
-    _script(box, _resolver(), _ip(None, [f"netns add {name}" for name in names]), *map(_quiet, names), _far_ends(places))
+    names = ["internet", *(place.name for place in places)]
+    _script(
+        box, _resolver(), _ip(None, [f"netns add {name}" for name in names]), _QUIET, *map(_quiet, names), _far_ends(places)
+    )
 
 
 def plug(box: Box, places: list[Place]) -> None:
@@ -32,12 +41,12 @@ def plug(box: Box, places: list[Place]) -> None:
         f" peer name {port} address {mac} netns router"
         for index, (port, mac) in enumerate(_ports(places))
     ]
-    _script(box, _ip(None, ["netns add router"]), _quiet("router"), _ip("cables", links))
+    _script(box, _ip(None, ["netns add router"]), _quiet("router"), _ip(None, links))
 
 
 def unplug(box: Box) -> None:
     """Take the router's ends away. Whoever was connected hears nothing more and is told nothing."""
-    _script(box, _ip("cables", [f"link del group {_ROUTERS_ENDS}"]))
+    _script(box, _ip(None, [f"link del group {_ROUTERS_ENDS}"]))
 
 
 def discard(box: Box) -> None:
@@ -55,7 +64,7 @@ def _far_ends(places: list[Place]) -> str:
     for index, (netns, link, mac) in enumerate(ends):
         cables.append(f"link add name cable{index} up type bridge mcast_snooping 0")
         cables.append(f"link add name far{index} up master cable{index} type veth peer name {link} address {mac} netns {netns}")
-    return _ip("cables", cables) + "".join(_ip(place.name, _addresses(place)) for place in places)
+    return _ip(None, cables) + "".join(_ip(place.name, _addresses(place)) for place in places)
 
 
 def _addresses(place: Place) -> list[str]:
@@ -70,9 +79,7 @@ def _addresses(place: Place) -> list[str]:
 
 
 def _quiet(netns: str) -> str:
-    """Takes the waiting out of a network's IPv6, which has to be done before its links are made."""
-    settings = "echo 0 >accept_dad; echo 0 >dad_transmits; echo 0 >accept_ra; echo 0 >router_solicitations"
-    return f"nsenter --net=/run/netns/{netns} sh -c 'cd /proc/sys/net/ipv6/conf/default; {settings}'\n"
+    return f"nsenter --net=/run/netns/{netns} sh -c '{_QUIET}'\n"
 
 
 def _resolver() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tidegate.lab.box import Box, Process, run
 from tidegate.lab.network import Place
+from tidegate.lab.support import environment
 
 
 class Host:
@@ -33,11 +34,11 @@ class Host:
         timeout: float = 30,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end. Raises `subprocess.TimeoutExpired` after `timeout` seconds, and kills it then."""
-        return run(self._box.enter(self.name, argv), input=input, timeout=timeout)
+        return run(self._box.enter(self.name, argv), input=input, timeout=timeout, env=environment())
 
     def popen(self, argv: Sequence[str], **popen_kwargs: Any) -> Process:
         """Start a program; the keywords are `subprocess.Popen`'s. It ends with the lab at the latest."""
-        return Process(self._box.enter(self.name, argv), **popen_kwargs)
+        return Process(self._box.enter(self.name, argv), **{"env": environment()} | popen_kwargs)
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """What to run on the host so that `argv` runs in this network, but with the host's files and processes.

@@ -17,6 +17,7 @@ from tidegate.lab.host import Client, Host
 from tidegate.lab.internet import Internet
 from tidegate.lab.rom import Shell
 from tidegate.lab.router import Router
+from tidegate.lab.support import LabError, LabUnavailable, obstacles
 
 
 class Lab:
@@ -42,6 +43,11 @@ class Lab:
             self.internet.start()
             self.router.install()
             self.router.boot()
+        except LabError as error:
+            self.close()
+            if missing := obstacles():
+                raise LabUnavailable("; ".join(missing)) from error
+            raise
         except BaseException:
             self.close()
             raise
@@ -56,6 +62,11 @@ class Lab:
     def pid(self) -> int:
         """The box's first process: everything in the lab ends with it."""
         return self._box.pid
+
+    @property
+    def rootless(self) -> bool:
+        """Whether it lies in a user namespace, because the caller is not root."""
+        return self._box.rootless
 
     def forward(self, address: str, port: int, *, frm: Literal["lan", "internet"] = "lan") -> int:
         """A TCP port on the host's 127.0.0.1 that leads to an address as the controller (or the internet) reaches it.

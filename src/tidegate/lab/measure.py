@@ -55,7 +55,10 @@ def throughput(
     with _server(internet, offer, "--json") as (server, port):
         options = ["--json", "--time", f"{seconds + skip:g}"]
         argv = _client_argv(internet, offer, port, options)
-        done = client.run(argv, timeout=seconds + skip + 30)
+        try:
+            done = client.run(argv, timeout=seconds + skip + 30)
+        except subprocess.TimeoutExpired as late:
+            raise NoMeasurement(f"iperf3 had not ended after {late.timeout:g} s") from late
         report = _report(done.stdout)
         if direction == "up":
             out, _ = server.communicate(timeout=_START_TIME)

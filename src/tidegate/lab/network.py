@@ -23,7 +23,7 @@ WAN_MAC: Final = "02:00:5e:20:00:02"
 PROVIDER_MAC: Final = "02:00:5e:20:00:01"
 LAN6: Final = "2001:db8:1::/64"
 
-_RESERVED = frozenset({"router", "internet", "controller", "cables"})
+_RESERVED = frozenset({"router", "internet", "controller"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ import threading
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
+_DIAL_TIME = 4.0
+"""Seconds: two repeated SYNs. A router that boots answers the first, and one that is off never says that it is."""
+
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     block = memoryview(bytearray(1 << 18))
@@ -32,7 +35,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 def _carry(near: socket.socket, address: str, port: int) -> None:
     with near:
         try:
-            far = socket.create_connection((address, port), timeout=20)
+            far = socket.create_connection((address, port), timeout=_DIAL_TIME)
         except OSError:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             return

@@ -24,7 +24,7 @@ Shell = Literal["dash", "ash"]
 
 _SKELETON: Final = Path(__file__).with_name("rom")
 _DIRECTORIES: Final = (
-    *("bin", "sbin", "dev", "proc", "sys", "tmp", "mnt", "root", "rom/usr", "usr/bin", "usr/sbin", "usr/lib"),
+    *("bin", "sbin", "dev", "proc", "sys", "tmp", "mnt", "root", "rom/usr", "usr/bin", "usr/sbin", "usr/lib", "usr/share"),
     *("etc/rc.d", "etc/crontabs", "etc/dropbear", "etc/dnsmasq.d"),
 )
 _LINKS: Final = {"var": "tmp", "run": "tmp/run", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -62,8 +62,9 @@ def build(rom: Path, places: list[Place], *, shell: Shell, lan_mac: str, passwor
 def _link_libraries(rom: Path) -> None:
     for multiarch in Path("/usr/lib").glob("*-linux-*"):
         (rom / "usr/lib" / multiarch.name).symlink_to(f"/rom{multiarch}")
-    if Path("/usr/lib64").is_dir():
-        (rom / "usr/lib64").symlink_to("/rom/usr/lib64")
+    for directory in ("lib64", "share/zoneinfo"):
+        if Path("/usr", directory).is_dir():
+            (rom / "usr" / directory).symlink_to(f"/rom/usr/{directory}")
 
 
 def _link_programs(rom: Path) -> None:

@@ -20,21 +20,22 @@ What it offers to those who install something on it:
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import secrets
 import select
+import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Final
 
 from tidegate.lab import cables, network, rom
-from tidegate.lab.box import PATH, Box, Process, run
+from tidegate.lab.box import Box, Process, run
 from tidegate.lab.network import Place
-from tidegate.lab.support import LabError, need
+from tidegate.lab.support import ADMINISTRATORS_PATH, LabError, need
 
 _ROM: Final = "/run/lab/rom"
 _FLASH: Final = "/run/lab/flash"
@@ -75,6 +76,7 @@ class Router:
         self._power = threading.RLock()
         self._machine: Process | None = None
         self._init = 0
+        self._init_fd = -1
         self.address, self.address6 = network.ROUTER_LAN
         self.wan_address, self.wan_address6 = network.ROUTER_WAN
         self.lan: str = network.LAN
@@ -82,6 +84,7 @@ class Router:
         self.mac = network.ROUTER_MAC
         self.password = secrets.token_urlsafe(12)
         self.host_key = ""
+        self.host_public_key = ""
 
     @property
     def is_on(self) -> bool:
@@ -113,6 +116,7 @@ class Router:
             check=True,
         )
         public = next(line for line in made.stdout.splitlines() if line.startswith("ssh-ed25519 "))
+        self.host_public_key = " ".join(public.split()[:2])
         digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
         self.host_key = "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -128,26 +132,27 @@ class Router:
         user = ["--user", "--preserve-credentials"] if self._box.rootless else []
         namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
         tied = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
-        command = [need("nsenter"), "--target", str(self._init), *user, *namespaces, *tied, "/bin/sh", "-c", line]
+        enter = [*self._box.as_root(), need("nsenter"), "--target", str(self._init), *user, *namespaces]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root"}
-        return run(command, input=input, timeout=timeout, env=environment)
+        return run([*enter, *tied, "/bin/sh", "-c", line], input=input, timeout=timeout, env=environment)
 
     def boot(self) -> None:
-        """Switch it on; returns when it answers SSH and DNS."""
+        """Switch it on; returns when it answers SSH and DNS. Raises `LabError` if it does not, and leaves it on."""
         with self._power:
             if self.is_on:
                 raise LabError("the router is on already")
+            self.power_cut()  # it may have switched itself off
             cables.plug(self._box, self._places)
             options = ",userxattr" if self._box.rootless else ""
             namespaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
             power_on = ["unshare", *namespaces, "sh", "-euc", _POWER_ON, "router", options]
             self._machine = Process(
-                [*self._without_groups(), *self._box.enter("router", power_on)],
+                self._box.enter("router", power_on),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                env={"PATH": PATH},
+                env={"PATH": ADMINISTRATORS_PATH},
             )
             assert self._machine.stdout is not None
             first = self._machine.stdout.readline()
@@ -155,6 +160,7 @@ class Router:
                 _, why = self._machine.communicate(timeout=10)
                 raise LabError(f"the router did not start: {why.decode().strip()}")
             self._init = int(first)
+            self._init_fd = os.pidfd_open(self._init)
             self._wait_for_services()
 
     def power_cut(self) -> None:
@@ -173,40 +179,33 @@ class Router:
             self.boot()
 
     def close(self) -> None:
-        """Let go of the machine's process, for when the box ends."""
+        """Let go of the machine's process after the box has ended."""
         with self._power:
-            self._switch_off()
+            machine, self._machine = self._machine, None
+            if machine is not None:
+                machine.communicate(timeout=_BOOT_TIME)
+                os.close(self._init_fd)
 
     def _switch_off(self) -> None:
-        machine, self._machine = self._machine, None
-        if machine is None:
-            return
-        if machine.poll() is None:
-            gone = os.pidfd_open(self._init)
-            try:
-                os.kill(self._init, 9)
-                if not select.select([gone], [], [], _BOOT_TIME)[0]:
-                    raise LabError("the router's init did not end")
-            finally:
-                os.close(gone)
-        machine.communicate(timeout=_BOOT_TIME)
+        """Kill init, and with it every process of the router; returns when the last is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+        if not select.select([self._init_fd], [], [], _BOOT_TIME)[0]:
+            raise LabError("the router's init did not end")
+        self.close()
 
     def _wait_for_services(self) -> None:
         until = time.monotonic() + _BOOT_TIME
         while not (listens(self._init, "tcp", 22) and listens(self._init, "udp", 53)):
             if not self.is_on or time.monotonic() > until:
-                log = self.flash.parent
-                raise LabError(f"the router did not come up; its flash is {log}")
+                log = Path(f"/proc/{self._init}/root/tmp/log/messages")
+                said = log.read_text()[-2000:] if log.exists() else "nothing"
+                raise LabError(f"the router's services did not start; its log says:\n{said}")
             time.sleep(0.003)
 
     def _must_be_on(self) -> None:
         if not self.is_on:
             raise LabError("the router is off")
-
-    def _without_groups(self) -> list[str]:
-        if not self._box.rootless:
-            return []
-        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("setgroups.py"))]
 
 
 def listens(pid: int, protocol: str, port: int) -> bool:

@@ -8,8 +8,9 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
-_ADMINISTRATORS_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+ADMINISTRATORS_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 # program -> Debian's package. Those of the second line also become the router's.
 _ON_THE_HOST = {"unshare": "util-linux", "nsenter": "util-linux", "iperf3": "iperf3", "dropbearkey": "dropbear-bin"}
@@ -64,7 +65,12 @@ class LabUnavailable(LabError):
 
 def find(program: str) -> str | None:
     """The path of a program, looked for where administrators' programs are too, which a plain user's PATH leaves out."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_ADMINISTRATORS_PATH}")
+    return shutil.which(program, path=environment()["PATH"])
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with administrators' programs on the PATH."""
+    return os.environ | {"PATH": f"{os.environ.get('PATH', '')}:{ADMINISTRATORS_PATH}"}
 
 
 def need(program: str) -> str:
@@ -128,14 +134,13 @@ def _kernel_obstacles() -> list[str]:
     first = subprocess.run([*unshare, "true"], check=False, capture_output=True, text=True, timeout=20)
     if first.returncode:
         return [f"{first.stderr.strip()}: {_why_no_namespaces()}"]
-    environment = dict(os.environ, PATH=_ADMINISTRATORS_PATH)
     probe = subprocess.run(
         [*unshare, "sh", "-c", f"exec 3>&1 >/dev/null; {_PROBE}"],
         check=False,
         capture_output=True,
         text=True,
         timeout=20,
-        env=environment,
+        env=environment(),
     )
     last = probe.stdout.splitlines()[-1] if probe.stdout.strip() else "starting a shell"
     return [f"{last} failed: {probe.stderr.strip()}"] if probe.returncode else []
@@ -152,7 +157,7 @@ def _why_no_namespaces() -> str:
         path = Path("/proc/sys", knob)
         if path.exists() and path.read_text().strip() == forbidding:
             return f"user namespaces are forbidden here by {path} = {forbidding}; allow them, or run as root"
-    return "neither root's capabilities nor user namespaces (CONFIG_USER_NS, or a container's seccomp); run as root"
+    return "user namespaces are missing (CONFIG_USER_NS) or a container forbids them; run as root, a container --privileged"
 
 
 def _is_static(program: str) -> bool:
