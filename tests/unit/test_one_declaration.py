@@ -46,7 +46,7 @@ from tidegate.contract.openapi import document
 from tidegate.contract.serve import application as serve
 from tidegate.daemon.system import SystemService
 
-service = SystemService(Path("/"), datetime.now(UTC), lambda: 0, lambda: 0, lambda: ())
+service = SystemService(Path("/"), datetime.now(UTC), None, None, None)
 
 async def main():
     app = serve([(System, service)], OpenDoor("local:0", Scope.ADMIN))

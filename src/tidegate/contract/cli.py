@@ -68,8 +68,9 @@ def add_commands(
 def _entry(contract: type, command: Command, default_socket: Callable[[], Path]) -> Callable[..., int]:
     """A function with the signature that the command line is read from, and that runs the command."""
 
-    def entry(*, to: Target = Target(), **typed: Any) -> int:
-        return run(_run(contract, command, to, default_socket(), typed), to)
+    def entry(*given: Any, to: Target = Target(), **typed: Any) -> int:
+        by_name = dict(zip((p.name for p in positional), given, strict=False)) | typed
+        return run(_run(contract, command, to, default_socket(), by_name), to)
 
     parameters = [
         *_parameters(command),
@@ -79,7 +80,7 @@ def _entry(contract: type, command: Command, default_socket: Callable[[], Path])
     keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     entry.__signature__ = inspect.Signature([*positional, *keyword])  # type: ignore[attr-defined]
     entry.__annotations__ = {p.name: p.annotation for p in parameters}
-    entry.__doc__ = command.doc
+    entry.__doc__ = command.doc.partition("Raises ")[0]  # a shell has its exit status instead
     return entry
 
 

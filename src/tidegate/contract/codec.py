@@ -61,7 +61,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
 
 def plain(value: Any) -> Any:
     """The value as JSON's own types: dicts, lists, strings, numbers."""
-    return msgspec.to_builtins(value, enc_hook=_to_wire)
+    return msgspec.json.decode(encode(value))
 
 
 def read_body(data: bytes, kind: Any) -> Any:

@@ -5,7 +5,9 @@ Names may come from strangers: nothing in a value is ever read as markup or reac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -73,6 +75,8 @@ def _cell(name: str, value: Any) -> Text:
         return Text("\n".join(str(_cell("", item)) for item in value))
     if isinstance(value, dict):
         return Text(", ".join(f"{_words(k)} {_cell(k, v)}" for k, v in value.items() if v not in (None, [], "")))
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value, re.ASCII):
+        return Text(f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}")
     return Text(harmless(str(value)))
 
 

@@ -42,4 +42,6 @@ def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return codec.encode({key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in event.items()}).decode()
+    return codec.encode(
+        {key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in event.items()}
+    ).decode()

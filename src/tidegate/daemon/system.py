@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class SystemService(System):
         self,
         state_dir: Path,
         started_at: datetime,
-        routers: Callable[[], int],
+        routers: Callable[[], Awaitable[int]],
         journal_head: Callable[[], int],
         nodes: Callable[[], Sequence[Node]],
     ) -> None:
@@ -32,7 +32,7 @@ class SystemService(System):
             version=__version__,
             started_at=self._started_at,
             state_dir=str(self._state_dir),
-            routers=self._routers(),
+            routers=await self._routers(),
             journal_head=self._journal_head(),
             nodes=tuple(self._nodes()),
         )
