@@ -1,0 +1,114 @@
+"""The table's listing, read back; and that nothing but numbers and addresses can get into its maps."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.policy.nftables import Element, Unreadable, base_rules, change_elements, create_table, read_table
+
+
+def listing(*entries: object) -> str:
+    return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}, *entries]})
+
+
+def map_of(name: str, key: str, value: str, *elements: object) -> dict[str, object]:
+    return {
+        "map": {
+            "family": "inet",
+            "name": name,
+            "table": "tidegate",
+            "type": key,
+            "map": value,
+            "handle": 4,
+            "elem": list(elements),
+        }
+    }
+
+
+def test_elements_are_read_as_they_were_asked_for() -> None:
+    _, elements = read_table(
+        listing(
+            map_of("mac_mark", "ether_addr", "mark", ["02:11:22:33:44:55", 101]),
+            map_of("ip_mark", "ipv4_addr", "mark", ["192.168.1.9", 101]),
+            map_of("ip6_mark", "ipv6_addr", "mark", ["2001:db8::1", 102], ["::ffff:1.2.3.4", 102]),
+            map_of("cls", "mark", "classid", [110, "1:110"]),
+        )
+    )
+    assert elements == {
+        Element("mac_mark", "02:11:22:33:44:55", "101"),
+        Element("ip_mark", "192.168.1.9", "101"),
+        Element("ip6_mark", "2001:db8::1", "102"),
+        Element("ip6_mark", *change_key("::ffff:1.2.3.4"), "102"),
+        Element("cls", "110", "1:110"),
+    }
+
+
+def change_key(address: str) -> tuple[str]:
+    """How this address is written in a statement."""
+    (line,) = change_elements((), [Element("ip6_mark", address, "102")])
+    return (line.split("{ ")[1].split(" : ")[0],)
+
+
+def test_a_rule_that_was_put_between_ours_makes_the_table_differ() -> None:
+    rule = {"rule": {"family": "inet", "table": "tidegate", "chain": "forward", "handle": 9, "expr": [{"accept": None}]}}
+    rules, _ = read_table(listing(rule))
+    assert rules == ('rule in forward: [{"accept": null}]',)
+    assert rules[0] not in base_rules("br-lan")
+
+
+def test_an_element_that_can_not_be_ours_makes_the_table_differ() -> None:
+    rules, elements = read_table(listing(map_of("mac_mark", "ether_addr", "mark", ["ff:ff:ff:ff:ff:ff", 101])))
+    assert not elements
+    assert any("none of ours" in rule for rule in rules)
+
+
+def test_a_set_or_counter_that_was_added_makes_the_table_differ() -> None:
+    rules, _ = read_table(listing({"set": {"family": "inet", "name": "x", "table": "tidegate", "type": "mark", "handle": 3}}))
+    assert rules == ("set that is none of ours",)
+
+
+def test_another_lan_interface_is_another_table() -> None:
+    assert base_rules("br-lan") != base_rules("br-home")
+    assert any('iifname "br-home" jump lan' in line for line in create_table("br-home"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "{}", '{"nftables": [1]}', '{"nftables": [{"map": {"x": 1}}]}', '{"nftables": ' + "[" * 5000]
+)
+def test_what_nft_never_prints_is_refused(text: str) -> None:
+    with pytest.raises(Unreadable):
+        read_table(text)
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        [
+            '1" ; flush ruleset #',
+            "101\n",
+            "101 }\nflush ruleset\nadd element inet tidegate cls { 1",
+            "02:11:22:33:44:55\n",
+            "02:11:22:33:44:55 : 1 } ; flush ruleset",
+            "999.1.1.1",
+            "fe80::1%br-lan",
+            "1:١٠١",
+            "1:10000",
+            "-1",
+            "$(reboot)",
+        ]
+    ),
+)
+
+
+@given(st.sampled_from(["mac_mark", "ip_mark", "ip6_mark", "cls"]), HOSTILE, HOSTILE)
+def test_hostile_text_is_refused_or_is_one_plain_element(name: str, key: str, value: str) -> None:
+    """SEC-29: what reaches a router is built from its type anew."""
+    try:
+        (line,) = change_elements((), [Element(name, key, value)])
+    except ValueError:
+        return
+    assert line.isascii()
+    assert len(line.split()) == 10
+    assert not set(line) & set("\n\r;\"'`$()#\\")

@@ -1,0 +1,114 @@
+"""The difference between what is and what should be, and that its undoing is its mirror."""
+
+from itertools import permutations
+
+import pytest
+
+from tidegate.policy.desired import Place, Resources, desired
+from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
+from tidegate.policy.group import GroupId
+from tidegate.policy.plan import drift, in_words, plan
+from tidegate.policy.router import Interfaces
+from tidegate.policy.state import GroupState, Limit
+
+HOME = Interfaces.of("br-lan", "wan")
+CHILD = DeviceRef(MacAddress("02:00:5e:10:00:0b"), (IpAddress("192.168.1.11"), IpAddress("2001:db8::11")))
+GUEST = DeviceRef(None, (IpAddress("192.168.1.12"),))
+
+
+def group(number: int, *devices: DeviceRef, limit: Limit | None = None, active: bool = True) -> GroupState:
+    return GroupState(GroupId(number), devices, limit, active)
+
+
+def holds(*groups: GroupState) -> Resources:
+    return desired(groups, HOME, "bfifo")
+
+
+STATES = {
+    "bare": Resources(),
+    "base": holds(),
+    "child": holds(group(1, CHILD, limit=Limit(20_000, 5_000))),
+    "slower": holds(group(1, CHILD, limit=Limit(2_000, 5_000))),
+    "free": holds(group(1, CHILD)),
+    "moved": holds(group(10, CHILD, limit=Limit(20_000, 5_000))),
+    "idle": holds(group(1, CHILD, limit=Limit(20_000, 5_000), active=False)),
+    "guests": holds(group(0, limit=Limit(50_000, 50_000)), group(1, CHILD, GUEST, limit=Limit(20_000, 5_000))),
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_a_router_that_is_as_it_should_be_needs_nothing(state: Resources) -> None:
+    change = plan(state, state)
+    assert not change
+    assert change.tc_put() == change.nft("br-lan") == change.tc_remove() == []
+    assert in_words(change, "br-lan") == ()
+    assert drift(change) == ()
+
+
+@pytest.mark.parametrize(("before", "after"), list(permutations(STATES, 2)))
+def test_every_change_says_what_it_does_unless_nothing_differs(before: str, after: str) -> None:
+    change = plan(STATES[before], STATES[after])
+    assert bool(change) == (STATES[before] != STATES[after])
+    sent = change.tc_put() + change.nft("br-lan") + change.tc_remove()
+    assert bool(sent) == bool(change) == bool(in_words(change, "br-lan")) == bool(drift(change))
+
+
+@pytest.mark.parametrize(("before", "after"), list(permutations(STATES, 2)))
+def test_a_class_is_there_before_a_rule_names_it_and_goes_after(before: str, after: str) -> None:
+    change = plan(STATES[before], STATES[after])
+    named = {element.value for element in STATES[after].elements if element.map == "cls"}
+    standing = {place.minor for place in STATES[before].classes} | {place.minor for place in change.classes_put}
+    assert {name.removeprefix("1:") for name in named} <= standing
+    assert not any(f"classid {name}" in line for name in named for line in change.tc_remove())
+    assert not any(line.startswith(("class del", "qdisc del dev br-lan root")) for line in change.tc_put())
+
+
+def test_moving_a_device_is_one_transaction_that_takes_it_out_and_puts_it_in() -> None:
+    change = plan(STATES["child"], STATES["moved"])
+    lines = change.nft("br-lan")
+    out = lines.index("delete element inet tidegate mac_mark { 02:00:5e:10:00:0b }")
+    assert out < lines.index("add element inet tidegate mac_mark { 02:00:5e:10:00:0b : 110 }")
+    assert "02:00:5e:10:00:0b moves from group 1 to group 10" in in_words(change, "br-lan")
+
+
+def test_the_class_of_group_10_is_written_110_everywhere() -> None:
+    """tc and nft read the digits as hexadecimal: 1:110 is one class for both."""
+    change = plan(STATES["base"], STATES["moved"])
+    assert Place("wan", "110") in change.desired.classes
+    assert any("classid 1:110 " in line for line in change.tc_put())
+    assert "add element inet tidegate cls { 110 : 1:110 }" in change.nft("br-lan")
+
+
+def test_a_changed_limit_touches_only_that_class() -> None:
+    change = plan(STATES["child"], STATES["slower"])
+    assert change.nft("br-lan") == change.tc_remove() == []
+    assert all("dev br-lan" in line and "1:101" in line for line in change.tc_put())
+    assert in_words(change, "br-lan") == ("group 1: download limit 2 Mbit/s, was 20 Mbit/s",)
+
+
+def test_an_inactive_group_keeps_its_devices_and_loses_its_limit() -> None:
+    assert STATES["idle"] == STATES["free"]
+
+
+def test_a_table_with_changed_rules_is_made_anew_with_all_its_elements() -> None:
+    seen = Resources(("rule in forward: accept",), frozenset(), STATES["child"].roots, STATES["child"].classes)
+    change = plan(seen, STATES["child"])
+    lines = change.nft("br-lan")
+    assert lines[:2] == ["table inet tidegate", "delete table inet tidegate"]
+    assert sum(line.startswith("add element") for line in lines) == len(STATES["child"].elements)
+    assert next(remark.text for remark in drift(change)) == "nft table inet tidegate: its rules were changed"
+
+
+def test_drift_names_every_place_and_whose_it_is() -> None:
+    wanted = STATES["guests"]
+    seen = Resources(
+        wanted.rules,
+        frozenset(e for e in wanted.elements if e.key != "192.168.1.12"),
+        wanted.roots,
+        {place: found for place, found in wanted.classes.items() if place != Place("wan", "100")},
+    )
+    remarks = drift(plan(seen, wanted))
+    assert [(remark.group, remark.text) for remark in remarks] == [
+        (1, "nft map ip_mark: 192.168.1.12 is missing"),
+        (0, "tc wan class 1:100: is missing"),
+    ]
