@@ -33,7 +33,7 @@ class Walk:
     def step(self, connection: sqlite3.Connection) -> Audit | None:
         try:
             return self._page(connection)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite quotes damaged bytes
             last = self._verifier.last if self._verifier else Anchor(0, b"")
             return self._found(Break(last.number + 1, f"the store can't be read from here on: {error}"))
 

@@ -73,7 +73,7 @@ class Verifier:
         """The first of the rows that does not fit, or None. Rows may hold anything."""
         for number, *fields, sealed in rows:
             expected = self.last.number + 1
-            if number != expected:
+            if type(number) is not int or number != expected:
                 return Break(expected, f"entry {expected} is missing: {number} follows {self.last.number}")
             if not all(isinstance(field, bytes) for field in fields):
                 return Break(expected, f"entry {expected} lacks a field")

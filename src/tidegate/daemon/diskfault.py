@@ -22,13 +22,21 @@ _STORAGE = {
 }
 
 
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's extended result code; the plain SQLITE_ERROR where Python's own module raised the error."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code
+
+
 def failure(error: sqlite3.Error, path: Path) -> TidegateError | None:
     """The failure that a caller meets where SQLite's error is the storage's; None where it is the caller's statement's."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = code_of(error)
     # A full disk is an I/O error to SQLite where it can't grow its shared memory file.
     full = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_FSYNC and _is_full(path)
     if code == sqlite3.SQLITE_FULL or full:
         return StorageFull("the disk that holds the state is full; nothing was changed")
+    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Unavailable(f"{path} is damaged: {error}; restore it from a backup")
     if code & 0xFF in _STORAGE:
         return Unavailable(f"the state can't be read or written at the moment: {error}")
     return None
@@ -36,7 +44,7 @@ def failure(error: sqlite3.Error, path: Path) -> TidegateError | None:
 
 def shakes_trust(error: sqlite3.Error) -> bool:
     """After this error the connection is not to be used again."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _STORAGE
+    return code_of(error) & 0xFF in _STORAGE
 
 
 def _is_full(path: Path) -> bool:

@@ -110,3 +110,6 @@ class Followers:
         self.closed = True
         for follower in tuple(self._all):
             follower.wake()
+
+    def __len__(self) -> int:
+        return len(self._all)

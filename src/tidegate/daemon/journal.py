@@ -26,7 +26,7 @@ from tidegate.contract.acting import Acting
 from tidegate.contract.acting import acting as who_acts
 from tidegate.daemon.audit import Audit, Walk
 from tidegate.daemon.chain import Anchor, Chain
-from tidegate.daemon.diskfault import failure, shakes_trust
+from tidegate.daemon.diskfault import code_of, failure, shakes_trust
 from tidegate.daemon.followers import Followers
 from tidegate.daemon.retention import Retention
 from tidegate.daemon.rows import RAW, chain_in, entry_of, read_connection
@@ -142,9 +142,13 @@ class Journal:
             finally:
                 self._reading.execute("ROLLBACK")
         except sqlite3.Error as error:
+            if code_of(error) == sqlite3.SQLITE_READONLY:
+                raise  # a query that writes: a bug, not the disk
             if shakes_trust(error):
                 self._stop_reading()
             raise failure(error, self._store.path) or error from None
+        except UnicodeDecodeError:  # SQLite quotes damaged bytes, which Python can't decode
+            raise Unavailable(f"{self._store.path} is damaged: restore it from a backup") from None
 
     def _stop_reading(self) -> None:
         connection, self._reading = self._reading, None

@@ -28,8 +28,16 @@ PRAGMA application_id = {APPLICATION_ID};
 """
 
 
-def upgrade(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
-    """Run the steps that the file has not had yet. Raises Unavailable where it is not ours or of a newer version."""
+def lost(path: Path) -> str:
+    key = path.with_suffix(".key")
+    return f"{path} is missing or empty, but {key} is there: restore it from a backup, or remove the key to begin with nothing"
+
+
+def upgrade(connection: sqlite3.Connection, path: Path, migrations: Sequence[str], *, begun: bool) -> None:
+    """Run the steps that the file has not had yet. `begun`: it held a journal before, so it can't be empty.
+
+    Raises Unavailable where it is not ours, has lost its content, or is of a newer version.
+    """
     (owner,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -40,6 +48,8 @@ def upgrade(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
             f"{path} was written by a newer Tidegate (schema {version}, this one knows {len(migrations)}): "
             "install that version, or restore the backup from before its upgrade"
         )
+    if owner == 0 and begun:
+        raise Unavailable(lost(path))
     if owner == 0:
         _step(connection, TABLES)
     elif connection.execute("SELECT max(layout) FROM chain").fetchone()[0] not in (None, LAYOUT):

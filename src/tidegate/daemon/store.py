@@ -10,6 +10,7 @@ What this file guarantees to `journal.py`:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -27,9 +28,9 @@ from tidegate.daemon.chain import Anchor, Break, Chain, Verifier, link
 from tidegate.daemon.diskfault import failure, shakes_trust
 from tidegate.daemon.retention import Old, Retention, floor_after
 from tidegate.daemon.rows import RAW, chain_in
-from tidegate.daemon.schema import LAYOUT, upgrade
+from tidegate.daemon.schema import LAYOUT, lost, upgrade
 from tidegate.daemon.secret import Secret, secret_file, sync_folder
-from tidegate.errors import TidegateError, Unavailable
+from tidegate.errors import StorageFull, TidegateError, Unavailable
 from tidegate.events import Entry, Event, data_of, type_name
 
 OVERHEAD = 200  # bytes that an entry takes beside its data, by and large
@@ -81,34 +82,41 @@ class Store:
 
         Raises Unavailable with what to do: in use by another process, written by a newer version, damaged, its key missing.
         """
-        key_path = self.path.with_suffix(".key")
-        existed = self.path.exists() and self.path.stat().st_size > 0
-        self._key = secret_file(key_path, create=not existed)
-        self._lock_out_others(key_path)
-        if not existed:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.chmod(self.path, 0o600)
         try:
-            self._connect()
-            upgrade(self._open_connection, self.path, self._migrations)
-            self._take_up_chain()
-        except sqlite3.Error as error:
+            self._lock = _exclusive(self.path)
+            self._open()
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes, which Python can't decode
             self.close()
-            raise failure(error, self.path) or Unavailable(f"{self.path} can't be used: {error}") from None
+            known = failure(error, self.path) if isinstance(error, sqlite3.Error) else None
+            raise known or Unavailable(f"{self.path} can't be used: {error}") from None
+        except OSError as error:
+            self.close()
+            raise _refusal(error) from None
         except TidegateError:
             self.close()
             raise
-        sync_folder(self.path.parent)
 
-    def _lock_out_others(self, key_path: Path) -> None:
-        """The kernel frees this lock when the process ends, however it ends."""
-        lock = open(key_path, "rb")  # noqa: SIM115 - held for as long as the store is open
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise Unavailable(f"another process of Tidegate uses {self.path}") from None
-        self._lock = lock
+    def _open(self) -> None:
+        """The key gets its name once the store stands. So a key without a store is a store that was lost, and is not
+        taken for a first start; and a first start may be interrupted anywhere."""
+        kept, fresh = self.path.with_suffix(".key"), self.path.with_suffix(".key.fresh")
+        begun = os.path.lexists(kept)
+        empty = not self.path.exists() or self.path.stat().st_size == 0
+        if empty and not begun:
+            fresh.unlink(missing_ok=True)
+            self._key = secret_file(fresh, create=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        elif empty:
+            raise Unavailable(lost(self.path))
+        else:
+            self._key = secret_file(fresh if not begun and os.path.lexists(fresh) else kept, create=False)
+        os.chmod(self.path, 0o600)
+        self._connect()
+        upgrade(self._open_connection, self.path, self._migrations, begun=begun)
+        self._take_up_chain()
+        if not begun:
+            os.rename(fresh, kept)
+        sync_folder(self.path.parent)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -311,6 +319,24 @@ class Store:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _exclusive(path: Path) -> IO[bytes]:
+    """The store's lock, which the kernel frees when this process ends, however it ends."""
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = open(descriptor, "rb")  # noqa: SIM115 - open as long as the store
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Unavailable(f"another process of Tidegate uses {path}") from None
+    return lock
+
+
+def _refusal(error: OSError) -> TidegateError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("the disk that holds the state is full; nothing was changed")
+    return Unavailable(f"the state can't be opened: {error}")
 
 
 def _pair(anchor: Anchor) -> tuple[int, bytes]:
