@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -153,8 +154,10 @@ class SshShell:
 
 
 async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, limit: int) -> Result:
-    process.stdin.write(stdin)
-    process.stdin.write_eof()
+    # A command may have ended without reading its input; what it said and its status then tell why.
+    with suppress(OSError):
+        process.stdin.write(stdin)
+        process.stdin.write_eof()
     out, err = await asyncio.gather(_read(process.stdout, limit), _read(process.stderr, limit))
     completed = await process.wait()
     if completed.exit_status is None or completed.exit_status < 0:
