@@ -37,6 +37,8 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class KeyCreated:
+    """An API key was made; the secret stands nowhere."""
+
     key_id: str
     name: str
     scope: str
@@ -44,6 +46,8 @@ class KeyCreated:
 
 @dataclass(frozen=True, slots=True)
 class KeyRevoked:
+    """An API key was ended; connections that were open with it are closed."""
+
     key_id: str
     name: str
 
@@ -61,6 +65,8 @@ class RouterKeyCreated:
 
 @dataclass(frozen=True, slots=True)
 class RouterAdded:
+    """A router was enrolled: its host key pinned, the agent installed, the base set-up in place."""
+
     router: str
     address: str
     host_key: str
@@ -68,6 +74,8 @@ class RouterAdded:
 
 @dataclass(frozen=True, slots=True)
 class RouterRemoved:
+    """A router was forgotten, once what was ours on it had been taken off."""
+
     router: str
 
 
@@ -81,6 +89,8 @@ class RouterUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class RouterReachable:
+    """The router answers again."""
+
     router: str
 
 
@@ -105,6 +115,8 @@ class GroupSynced:
 
 @dataclass(frozen=True, slots=True)
 class GroupDeleted:
+    """Everything of a group was taken off its router; `removed` says in words what that was."""
+
     router: str
     group: int
     generation: int
@@ -125,12 +137,16 @@ class GroupSyncFailed:
 
 @dataclass(frozen=True, slots=True)
 class TorrentAdded:
+    """A torrent was added and is on disk. Of a magnet link `name` may be a stand-in until `metadata_received`."""
+
     info_hash: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class TorrentRemoved:
+    """A torrent was removed, with its files where `data_deleted`."""
+
     info_hash: str
     name: str
     data_deleted: bool
@@ -138,6 +154,8 @@ class TorrentRemoved:
 
 @dataclass(frozen=True, slots=True)
 class TorrentCompleted:
+    """Everything that was wanted of a torrent is here."""
+
     info_hash: str
     name: str
 
@@ -189,12 +207,16 @@ class TorrentEngineUp:
 
 @dataclass(frozen=True, slots=True)
 class OperationStarted:
+    """Work was taken on that goes on after its answer (202)."""
+
     operation: str
     command: str
 
 
 @dataclass(frozen=True, slots=True)
 class OperationFinished:
+    """Such work has ended; `state` is done or failed."""
+
     operation: str
     command: str
     state: str
