@@ -134,8 +134,13 @@ class Torrent(Protocol):
     """Torrents: add, watch, pause, remove."""
 
     @get("/torrents")
-    async def list(self, since: int | None = None, limit: int | None = None, offset: int = 0) -> TorrentList:
-        """All torrents, oldest first; with `since`, what changed after that revision (Gone where that is too old)."""
+    async def list(
+        self, since: int | None = None, limit: int | None = None, offset: int = 0, wait_seconds: float = 0
+    ) -> TorrentList:
+        """All torrents, oldest first; with `since`, what changed after that revision (Gone where that is too old).
+
+        With `since`, the answer waits up to `wait_seconds` (30 at most) for a change. `limit` and `offset` page the full list.
+        """
         ...
 
     @post("/torrents/add", emits=(TorrentAdded,))
