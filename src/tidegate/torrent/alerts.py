@@ -58,11 +58,6 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class MetadataArrived:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
 class ResumeSaved:
     """What the engine needs to go on with this torrent after a restart; without the metainfo."""
 
@@ -92,7 +87,7 @@ class ListenFailed:
     why: str
 
 
-Happening = Updated | Counted | MetadataArrived | ResumeSaved | Failed | Rechecking | ListenFailed
+Happening = Updated | Counted | ResumeSaved | Failed | Rechecking | ListenFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +193,6 @@ def _why(alert: Any) -> str:
     return f"{said} ({file()})" if callable(file) and file() else said
 
 
-def _metadata(alert: Any, key_of: KeyOf) -> Happening | None:
-    key = key_of(alert.handle)
-    return MetadataArrived(key) if key is not None else None
-
-
 def _saved(alert: Any, key_of: KeyOf) -> Happening | None:
     key = key_of(alert.handle)
     return ResumeSaved(key, lt.write_resume_data_buf(alert.params)) if key is not None else None
@@ -216,7 +206,6 @@ def _rechecking(alert: Any, key_of: KeyOf) -> Happening | None:
 _CONVERSIONS: Final[dict[type, Callable[[Any, KeyOf], Happening | None]]] = {
     lt.state_update_alert: _updated,
     lt.session_stats_alert: lambda alert, _: Counted(dict(alert.values)),
-    lt.metadata_received_alert: _metadata,
     lt.save_resume_data_alert: _saved,
     lt.torrent_error_alert: _failed,
     lt.file_error_alert: _failed,

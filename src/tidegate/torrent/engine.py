@@ -140,6 +140,7 @@ class Engine:
         """Go on, also after an error."""
         if handle := self._handles.get(key):
             handle.clear_error()
+            handle.unset_flags(lt.torrent_flags.upload_mode)  # what a full disk leads to
             handle.resume()
 
     def save(self, keys: Iterable[str] | None = None) -> None:

@@ -50,6 +50,13 @@ class Metainfo:
     def total_size(self) -> int:
         return sum(file.length for file in self.files if not file.padding)
 
+    @property
+    def pieces(self) -> int:
+        """How many there are: over all files in a row, or of each file alone where there is no version 1 of the torrent."""
+        if self.v1:
+            return -(-sum(file.length for file in self.files) // self.piece_length)
+        return sum(-(-file.length // self.piece_length) for file in self.files)
+
 
 def read(data: bytes) -> Metainfo:
     """The .torrent file's meaning. Raises TooLarge, or Invalid with every fault and its place ("body/info/files/3/path")."""
