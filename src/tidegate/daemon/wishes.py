@@ -12,7 +12,7 @@ from tidegate.contract.codec import decode, encode
 from tidegate.errors import Conflict, Fault, Invalid
 from tidegate.policy.device import DeviceRef, Label
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
-from tidegate.policy.state import GroupState, group_state
+from tidegate.policy.state import BURST_SECONDS, GroupState, group_state
 
 TABLES = (
     """
@@ -134,5 +134,8 @@ def _faults(group_id: GroupId, request: GroupSyncRequest) -> Iterator[Fault]:
             else:
                 first[key] = at_
     policy = request.bandwidth_policy
-    if policy and policy.burst_mbps is not None and policy.burst_mbps <= policy.limit_mbps:
-        yield Fault("body/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
+    if policy and policy.burst_mbps is not None:
+        if policy.burst_mbps <= policy.limit_mbps:
+            yield Fault("body/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
+        if policy.burst_mbps > policy.limit_mbps * BURST_SECONDS:
+            yield Fault("body/bandwidth_policy/burst_mbps", f"a burst is at most {BURST_SECONDS} times limit_mbps")

@@ -18,7 +18,7 @@ from tidegate.policy.router import Interfaces
 from tidegate.policy.text import Text
 
 SCHEMA = 1
-PATH = "/etc/tidegate/state.json"
+BURST_SECONDS = 100  # the kernel keeps a burst as time at the limit's rate, and overflows at 274 s
 
 
 class ControllerId(Text):
@@ -50,8 +50,8 @@ class Limit:
     def __post_init__(self) -> None:
         if not all(64 <= rate <= 100_000_000 for rate in (self.download_kbit, self.upload_kbit)):
             raise ValueError("a limit is from 64 kbit/s to 100 Gbit/s")
-        if self.burst_kib is not None and not 4 <= self.burst_kib <= 16 << 20:
-            raise ValueError("a burst is from 4 KiB to 16 GiB")
+        if self.burst_kib is not None and not 4 <= self.burst_kib <= self.download_kbit * 125 * BURST_SECONDS // 1024 + 4:
+            raise ValueError("a burst is from 4 KiB to what the limit lets through in 100 s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ def traffic_class(kbit: int, leaf: str, burst_kib: int | None = None) -> Traffic
     instead of 106-119 with the default queue)."""
     if kbit >= 1_000_000:
         kbit -= kbit % 1000
+    if kbit > UNRESTRICTED_KBIT:
+        burst_kib = None  # one tick of the kernel's clock (64 ns) is half a KiB there: no burst could be told from another
     return TrafficClass(kbit, leaf, max(32, kbit * 125 // 10 // 1024) if leaf == "bfifo" else None, burst_kib)
 
 
@@ -141,10 +143,11 @@ def _kbit(text: str) -> int:
 
 
 def _kib(text: str) -> int:
+    """The nearest KiB: the kernel keeps a burst as time, and what comes back of 4096 bytes may be 4095."""
     match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is no size")
-    return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[match[2]] // 1024
+    return (int(match[1]) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[match[2]] + 512) // 1024
 
 
 def _burst(text: str) -> int | None:

@@ -1,0 +1,360 @@
+"""The agent on a real kernel, under both shells that routers have: all of a change or nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration.edge import HOME, US, Edge, an_edge
+from tidegate.errors import Conflict, Refused
+from tidegate.policy.compiler import checksum
+from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
+from tidegate.policy.group import GroupId
+from tidegate.policy.state import ControllerId, GroupState, Limit, from_text, to_text
+from tidegate.router.engine import VERSION, RouterOperationsEngine
+from tidegate.router.statefile import Answer, read_answer
+
+pytestmark = pytest.mark.anyio
+
+CHILD = GroupState(GroupId(1), (DeviceRef(MacAddress("02:00:5e:10:00:0b"), (IpAddress("2001:db8::b"),)),), Limit(20_000, 5_000))
+SLOWER = replace(CHILD, limit=Limit(2_000, 5_000))
+GUESTS = GroupState(GroupId(0), (), Limit(50_000, 50_000))
+
+
+@pytest.fixture(params=["dash", "busybox ash"])
+def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
+    with an_edge(tmp_path, request.param.split()) as found:
+        yield found
+
+
+@pytest.fixture
+def one_edge(tmp_path: Path) -> Iterator[Edge]:
+    with an_edge(tmp_path, ["dash"]) as found:
+        yield found
+
+
+@pytest.fixture
+async def engine(edge: Edge) -> RouterOperationsEngine:
+    """Of a router that has the base set-up and one group."""
+    found = edge.engine()
+    await found.create_group_infrastructure()
+    await found.synchronise([CHILD])
+    return found
+
+
+def send(edge: Edge, generation: int, bundle: bytes, sum: str | None = None) -> Answer:
+    """A bundle to the agent as any controller could send it."""
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", str(generation), sum or checksum(bundle), *HOME]
+    done = subprocess.run(command, input=bundle, capture_output=True, timeout=30, env=edge.environment)
+    return read_answer(done.stdout)
+
+
+def parts(**texts: str) -> bytes:
+    return "".join(f"--- {name.replace('_', '-')}\n{text}\n" for name, text in texts.items()).encode()
+
+
+async def test_a_change_is_applied_read_back_and_written_down(edge: Edge, engine: RouterOperationsEngine) -> None:
+    assert "02:00:5e:10:00:0b : 0x00000065" in edge.run("nft list map inet tidegate mac_mark")
+    assert "class htb 1:101 root leaf 101: prio 0 rate 20Mbit ceil 20Mbit" in edge.run("tc class show dev br-lan")
+    assert "rate 5Mbit ceil 5Mbit" in edge.run("tc class show dev wan")
+    document = from_text((edge.root / "etc/tidegate/state.json").read_text())
+    assert (document.generation, document.controller, document.groups) == (2, US, (CHILD,))
+
+
+async def test_what_holds_already_is_not_sent_again(edge: Edge, engine: RouterOperationsEngine) -> None:
+    before = engine.answers
+    assert (await engine.synchronise([CHILD])).words == ()
+    assert engine.answers == before
+
+
+async def test_the_probe_finds_what_a_queue_can_be_and_leaves_nothing(edge: Edge) -> None:
+    before = edge.picture()
+    found = await edge.engine().probe()
+    assert found.htb
+    assert found.leaf in ("fq_codel", "bfifo")
+    assert found.nft.startswith("nftables")
+    assert "iproute2" in found.tc
+    assert edge.picture() == before
+
+
+async def test_the_document_is_proved_by_the_routers_own_tools(edge: Edge, engine: RouterOperationsEngine) -> None:
+    state = edge.root / "etc/tidegate/state.json"
+    told = state.read_text().split('"checksum": "')[1][:64]
+    assert edge.run(f"tail -n +2 {state} | sha256sum").split()[0] == told
+
+
+async def test_a_bundle_with_a_wrong_checksum_does_nothing(edge: Edge, engine: RouterOperationsEngine) -> None:
+    before = edge.picture()
+    bundle = parts(tc_put="qdisc del dev wan root", nft="flush ruleset", state="{}")
+    assert send(edge, 2, bundle, "0" * 64).word == "incomplete"
+    assert edge.picture() == before
+
+
+async def test_a_bundle_that_is_cut_anywhere_does_nothing(edge: Edge, engine: RouterOperationsEngine) -> None:
+    before = edge.picture()
+    bundle = parts(tc_put="qdisc del dev wan root", nft="delete table inet tidegate", state="{}")
+    for length in range(0, len(bundle), 7):
+        assert send(edge, 2, bundle[:length], checksum(bundle)).word == "incomplete"
+    assert edge.picture() == before
+
+
+@pytest.mark.parametrize("generation", [0, 1, 3])
+async def test_a_bundle_for_another_generation_is_refused_with_the_present_one(
+    edge: Edge, engine: RouterOperationsEngine, generation: int
+) -> None:
+    before = edge.picture()
+    answer = send(edge, generation, parts(nft="delete table inet tidegate", state="{}"))
+    assert answer.words == ("stale", "2", US)
+    assert edge.picture() == before
+
+
+FAULTS = {
+    "tc-put": {"tc_put": "class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit\nclass nonsense"},
+    "nft": {
+        "tc_put": "class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit",
+        "nft": "add element inet tidegate cls { 105 : 1:105 }\ndelete element inet tidegate cls { 999 }",
+    },
+    "tc-remove": {
+        "tc_put": "class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit",
+        "nft": "add element inet tidegate cls { 105 : 1:105 }",
+        "tc_remove": "class del dev wan classid 1:777",
+    },
+}
+
+
+@pytest.mark.parametrize("stage", FAULTS)
+async def test_a_change_that_fails_at_any_stage_is_undone(edge: Edge, engine: RouterOperationsEngine, stage: str) -> None:
+    before = edge.picture()
+    undo = {
+        "undo_tc_put": "class replace dev wan parent 1: classid 1:101 htb rate 5000kbit ceil 5000kbit",
+        "undo_nft": "delete element inet tidegate cls { 105 }",
+    }
+    answer = send(edge, 2, parts(**FAULTS[stage], **undo, state="{}"))
+    assert answer.words == ("refused", stage)
+    assert answer.sections["error"][0]
+    assert edge.picture() == before
+
+
+async def test_a_document_that_can_not_be_written_undoes_the_change(edge: Edge, engine: RouterOperationsEngine) -> None:
+    state = edge.root / "etc/tidegate/state.json"
+    (edge.root / "etc/tidegate/state.json.new").mkdir()  # the agent finds a folder where it wants to write
+    kernel = edge.run("nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan")
+    document = state.read_text()
+    with pytest.raises(Refused) as refused:
+        await engine.synchronise([SLOWER, GUESTS])
+    assert refused.value.facts["stage"] == "state"
+    assert refused.value.facts["restored"] is True
+    assert state.read_text() == document
+    assert edge.run("nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan") == kernel
+
+
+async def test_a_base_set_up_that_fails_leaves_nothing(edge: Edge) -> None:
+    before = edge.run("nft list ruleset; tc qdisc show")
+    (edge.root / "etc/tidegate").parent.mkdir()
+    (edge.root / "etc/tidegate").write_text("a file stands where the folder should be")
+    with pytest.raises(Refused):
+        await edge.engine().create_group_infrastructure()
+    assert edge.run("nft list ruleset; tc qdisc show") == before
+
+
+async def test_a_router_that_forgot_everything_but_its_document_is_mended_by_the_next_change(
+    edge: Edge, engine: RouterOperationsEngine
+) -> None:
+    """What a reboot leaves: no rules, no queues. The engine still remembers them and finds out."""
+    edge.run("nft delete table inet tidegate; tc qdisc del dev br-lan root; tc qdisc del dev wan root")
+    applied = await engine.synchronise([SLOWER])
+    assert "the base rules are put in place" in applied.words
+    seen, remarks = await engine.verify_router_state([SLOWER])
+    assert remarks == ()
+    assert seen.document is not None
+    assert seen.document.groups == (SLOWER,)
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        ("nft flush chain inet tidegate forward", "nft table inet tidegate: its rules were changed"),
+        ("nft add rule inet tidegate forward accept", "nft table inet tidegate: its rules were changed"),
+        ("nft delete table inet tidegate", "nft table inet tidegate: is missing"),
+        ("nft delete element inet tidegate mac_mark '{ 02:00:5e:10:00:0b }'", "nft map mac_mark: 02:00:5e:10:00:0b is missing"),
+        ("nft add element inet tidegate ip_mark '{ 10.9.9.9 : 107 }'", "nft map ip_mark: 10.9.9.9 should not be there"),
+        (
+            "tc class replace dev wan parent 1: classid 1:101 htb rate 9mbit ceil 9mbit",
+            "tc wan class 1:101: lets 9 Mbit/s through instead of 5 Mbit/s",
+        ),
+        ("tc qdisc replace dev wan parent 1:101 handle 101: bfifo limit 1k", "tc wan class 1:101: has another queue or burst"),
+        ("tc qdisc del dev wan root", "tc wan: our root queue is missing"),
+        ("rm $TIDEGATE_ROOT/etc/tidegate/state.json", "the state document is missing"),
+    ],
+)
+async def test_drift_is_named_and_a_forced_sync_mends_it(
+    edge: Edge, engine: RouterOperationsEngine, damage: str, place: str
+) -> None:
+    edge.run(damage)
+    _, remarks = await engine.verify_router_state([CHILD])
+    assert place in [remark.text for remark in remarks]
+    await engine.synchronise([CHILD], force=True)
+    assert (await engine.verify_router_state([CHILD]))[1] == ()
+
+
+async def test_a_damaged_document_stops_everything_and_is_said(edge: Edge, engine: RouterOperationsEngine) -> None:
+    state = edge.root / "etc/tidegate/state.json"
+    state.write_text(state.read_text().replace("20000", "90000"))
+    before = edge.picture()
+    with pytest.raises(Refused, match="checksum"):
+        await engine.synchronise([SLOWER], force=True)
+    assert edge.picture() == before
+
+
+async def test_rules_and_queues_of_others_stay_as_they_are(edge: Edge) -> None:
+    edge.run(
+        "nft add table inet fw4 && nft add chain inet fw4 forward '{ type filter hook forward priority 0; policy drop; }' "
+        "&& nft add rule inet fw4 forward ct state established accept && tc qdisc add dev lo root handle 7: bfifo"
+    )
+    before = edge.picture()
+    engine = edge.engine()
+    await engine.create_group_infrastructure()
+    for groups in ([CHILD], [CHILD, GUESTS], [SLOWER], []):
+        await engine.synchronise(groups)
+    others = "table inet fw4" + edge.run("nft -s list ruleset").split("table inet fw4")[1].split("table inet")[0]
+    assert others in before
+    await engine.cleanup_group_infrastructure("")
+    agent = f"{edge.agent}\n{Path(edge.agent).read_text()}" if Path(edge.agent).exists() else ""
+    assert agent == ""
+    edge.install()
+    assert edge.picture() == before
+
+
+async def test_a_root_queue_of_somebody_else_is_refused_and_left_alone(edge: Edge) -> None:
+    edge.run("tc qdisc add dev wan root handle 8001: bfifo")
+    before = edge.picture()
+    with pytest.raises(Refused, match=r"wan carries a root queue of somebody else \(bfifo 8001:\)"):
+        await edge.engine().create_group_infrastructure()
+    assert edge.picture() == before
+
+
+async def test_of_two_controllers_the_second_is_refused(edge: Edge, engine: RouterOperationsEngine) -> None:
+    other = edge.engine(ControllerId("00000000000000bb"))
+    with pytest.raises(Conflict, match=US):
+        await other.synchronise([SLOWER])
+    await other.create_group_infrastructure()  # it takes the router up, as `routers.add` does
+    with pytest.raises(Conflict, match="00000000000000bb"):
+        await engine.synchronise([SLOWER])
+
+
+async def test_changes_that_come_at_once_stand_in_line_and_one_goes_in(edge: Edge, engine: RouterOperationsEngine) -> None:
+    bundle = parts(tc_put="class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit", state=_state(edge, 3))
+    answers = await asyncio.gather(*(asyncio.to_thread(send, edge, 2, bundle) for _ in range(8)))
+    assert sorted(answer.word for answer in answers) == ["ok"] + ["stale"] * 7
+
+
+async def test_the_lock_of_a_killed_agent_is_taken_over(edge: Edge, engine: RouterOperationsEngine) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    for owner in (f"1 999999999999 {boot}", f"4194303 1 {boot}", "1 1 another-boot"):
+        (edge.root / "var/run/tidegate/lock").symlink_to(owner)
+        await engine.synchronise([SLOWER, GUESTS], force=True)
+        await engine.synchronise([CHILD])
+    assert not (edge.root / "var/run/tidegate/lock").is_symlink()
+
+
+async def test_a_change_that_lost_its_caller_runs_to_its_end(edge: Edge, engine: RouterOperationsEngine) -> None:
+    """SIGHUP and a closed channel are what a cut line looks like to the agent."""
+    bundle = parts(tc_put="class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit", state=_state(edge, 3))
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", "2", checksum(bundle), *HOME]
+    agent = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=edge.environment
+    )
+    assert agent.stdin
+    assert agent.stdout
+    assert agent.stderr
+    agent.stdin.write(bundle)
+    agent.stdin.flush()
+    agent.stdout.close()
+    agent.stderr.close()
+    work = edge.root / "var/run/tidegate"
+    while not list(work.glob("work.*/bundle")):
+        await asyncio.sleep(0.005)
+    agent.send_signal(signal.SIGHUP)
+    agent.stdin.close()
+    await asyncio.to_thread(agent.wait, 20)
+    assert "rate 1Mbit" in edge.run("tc class show dev wan")
+    assert from_text((edge.root / "etc/tidegate/state.json").read_text()).generation == 3
+    assert not list(work.glob("work.*"))
+
+
+GROUPS = st.lists(
+    st.builds(
+        GroupState,
+        st.sampled_from([GroupId(n) for n in (0, 1, 2, 10, 899, 9899)]),
+        st.just(()),
+        st.one_of(
+            st.none(),
+            st.builds(
+                Limit, st.integers(64, 3_000_000), st.sampled_from([64, 1_000_000, 32_000_000]), st.sampled_from([None, 4, 640])
+            ),
+        ),
+        st.booleans(),
+    ),
+    max_size=4,
+    unique_by=lambda group: group.id,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(GROUPS, st.integers(0, 2**32)), min_size=1, max_size=5))
+def test_any_history_ends_where_a_fresh_start_would(one_edge: Edge, history: list[tuple[list[GroupState], int]]) -> None:
+    """Small changes one after another, each verified, and the same state at once on a router that has nothing."""
+
+    async def live() -> None:
+        engine, fresh = one_edge.engine(), one_edge.engine()
+        groups: list[GroupState] = []
+        for asked, seed in history:
+            groups = [replace(group, devices=some_devices(asked, group.id, seed)) for group in asked]
+            await engine.synchronise(groups)
+            assert (await engine.verify_router_state(groups))[1] == ()
+        before = one_edge.run(PICTURE)
+        one_edge.run("nft delete table inet tidegate; tc qdisc del dev br-lan root; tc qdisc del dev wan root")
+        await fresh.synchronise(groups, force=True)
+        assert sorted(one_edge.run(PICTURE).split()) == sorted(before.split())
+
+    asyncio.run(live())
+
+
+PICTURE = (
+    "nft -j list table inet tidegate | tr -d '[]{},' | sed 's/\"handle\": [0-9]*//g'; "
+    "tc class show dev wan; tc class show dev br-lan"
+)
+
+
+def some_devices(groups: list[GroupState], group: GroupId, seed: int) -> tuple[DeviceRef, ...]:
+    """Which of eight devices are in this group, if each belongs to one of the groups at random."""
+    if not group:
+        return ()
+    homes = Random(seed).choices([g.id for g in groups], k=8)
+    return tuple(
+        DeviceRef(MacAddress(f"02:00:00:00:00:{n:02x}"), (IpAddress(f"192.168.1.{n}"), IpAddress(f"2001:db8::{n:x}")))
+        for n, home in enumerate(homes, 1)
+        if home == group
+    )
+
+
+def _state(edge: Edge, generation: int) -> str:
+    document = from_text((edge.root / "etc/tidegate/state.json").read_text())
+    return to_text(replace(document, generation=generation)).rstrip("\n")
+
+
+@pytest.mark.parametrize("asked", [["nosuch", "probe"], ["", ""], [VERSION[:-1], "observe", "wan"]])
+async def test_an_agent_of_another_version_says_so_and_does_nothing(edge: Edge, asked: list[str]) -> None:
+    before = edge.picture()
+    done = subprocess.run([*edge.enter, *edge.sh, edge.agent, *asked], capture_output=True, timeout=30, env=edge.environment)
+    assert read_answer(done.stdout).word == "version"
+    assert edge.picture() == before
