@@ -2,11 +2,14 @@
 
     python -m tests.e2e.disaster kill  FOLDER ROUNDS WRITER     SIGKILL at a random moment
     python -m tests.e2e.disaster power FOLDER ROUNDS WRITER     the file system stops as in a power cut
+    python -m tests.e2e.disaster rot   FOLDER ROUNDS WRITER     writing to the disk fails from some block on
 
 One JSON line per round. A power cut is ext4's shutdown ioctl without a flush of its log (include/uapi/linux/ext4.h,
-EXT4_IOC_SHUTDOWN, flag 2) on a loop device: what was not synced by then is gone at the next mount. It wants root and a mount
-namespace of its own, since another process's namespace would keep the dead file system in use. WRITER is `journal`, or one
-of two careless ones that are there to show that the experiment can fail.
+EXT4_IOC_SHUTDOWN, flag 2) on a loop device: what was not synced by then is gone at the next mount. A rotting disk is a
+loop device whose image can't grow any more: the kernel takes writes and reports at some later fsync that they failed, once.
+Both want root and a mount namespace of their own, since another process's namespace would keep the dead file system in use.
+WRITER is `journal` (`bulky_journal` writes more and goes on after errors), or one of two careless ones that are there to show
+that the experiment can fail.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from tidegate.daemon.journal import Journal
-from tidegate.errors import Unavailable
+from tidegate.errors import StorageFull, Unavailable
 from tidegate.events import Entry, RouterReachable
 
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 NO_LOG_FLUSH = struct.pack("I", 2)
-SCHEMA = ("CREATE TABLE note (number INTEGER NOT NULL) STRICT",)
+SCHEMA = ("CREATE TABLE note (number INTEGER NOT NULL, bulk BLOB NOT NULL) STRICT",)
 
 Acknowledge = Callable[[int], None]
 
@@ -45,20 +48,30 @@ def journal(folder: Path, acknowledge: Acknowledge) -> None:
     asyncio.run(_commit_for_ever(folder / "journal.db", acknowledge))
 
 
-async def _commit_for_ever(path: Path, acknowledge: Acknowledge) -> None:
+def bulky_journal(folder: Path, acknowledge: Acknowledge) -> None:
+    asyncio.run(_commit_for_ever(folder / "journal.db", acknowledge, bulk=20_000))
+
+
+async def _commit_for_ever(path: Path, acknowledge: Acknowledge, bulk: int = 0) -> None:
     store = await Journal.open(path, SCHEMA)
     numbers = iter(range((await store.read(_newest)) + 1, 1 << 62))
 
     async def one_after_another() -> None:
         for number in numbers:
-            await store.commit(partial(_note, number), RouterReachable(str(number)))
-            acknowledge(number)
+            try:
+                await store.commit(partial(_note, number, os.urandom(bulk)), RouterReachable(str(number)))
+            except (StorageFull, Unavailable):
+                if not bulk:
+                    raise
+                await asyncio.sleep(0.005)
+            else:
+                acknowledge(number)
 
     await asyncio.gather(*(one_after_another() for _ in range(8)))
 
 
-def _note(number: int, connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT INTO note VALUES (?)", (number,))
+def _note(number: int, bulk: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO note VALUES (?, ?)", (number, bulk))
 
 
 def _newest(connection: sqlite3.Connection) -> int:
@@ -138,6 +151,7 @@ def _counted(folder: Path) -> int:
 
 WRITERS = {
     "journal": (journal, _found_by_journal),
+    "bulky_journal": (bulky_journal, _found_by_journal),
     "unsynced_database": (unsynced_database, _found_in_database),
     "unsynced_rename": (unsynced_rename, _found_in_json),
 }
@@ -209,10 +223,12 @@ def power(folder: Path, rounds: int, writer: str) -> Iterator[tuple[set[int], se
     with image.open("wb") as file:
         file.truncate(64 << 20)
     _run("mkfs.ext4", "-q", "-F", str(image))
-    for _ in range(rounds):
+    for number in range(rounds):
         _run("mount", "-o", "loop", str(image), str(disk))
-        child = Child(write, disk)
-        first = child.wait_for_first()
+        store = disk / f"store{number // 5}"
+        store.mkdir(exist_ok=True)
+        child = Child(write, store)
+        first = child.wait_for_first() if number % 5 else b""  # or somewhere in its first start
         time.sleep(picks.uniform(0, 0.08))
         root = os.open(disk, os.O_RDONLY)
         cut_at = time.monotonic_ns()
@@ -221,9 +237,35 @@ def power(folder: Path, rounds: int, writer: str) -> Iterator[tuple[set[int], se
         acknowledged = child.end(first)
         _run("umount", str(disk))
         _run("mount", "-o", "loop", str(image), str(disk))
-        found, wrong = find(disk)
+        store.mkdir(exist_ok=True)
+        found, wrong = find(store)
         _run("umount", str(disk))
         yield {number for number, at in acknowledged.items() if at < cut_at}, found, wrong
+
+
+def rot(folder: Path, rounds: int, writer: str) -> Iterator[tuple[set[int], set[int], str]]:
+    write, find = WRITERS[writer]
+    for number in range(rounds):
+        room = folder / f"room{number}"
+        image, disk = room / "disk.img", folder / f"disk{number}"
+        for made in (room, disk):
+            made.mkdir()
+        _run("mount", "-t", "tmpfs", "-o", f"size={4_500 + 150 * number}k", "tmpfs", str(room))
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        _run("mkfs.ext4", "-q", "-F", "-J", "size=1", str(image))
+        _run("mount", "-o", "loop", str(image), str(disk))
+        child = Child(write, disk)
+        first = child.wait_for_first()
+        time.sleep(0.5)
+        acknowledged = child.end(first)
+        _run("mount", "-o", "remount,size=100m", str(room))
+        _run("umount", str(disk))
+        _run("mount", "-o", "loop", str(image), str(disk))
+        found, wrong = find(disk)
+        _run("umount", str(disk))
+        _run("umount", str(room))
+        yield set(acknowledged), found, wrong
 
 
 def _run(*command: str) -> None:
@@ -236,7 +278,7 @@ def _run(*command: str) -> None:
 
 def main() -> None:
     disaster, folder, rounds, writer = sys.argv[1:]
-    for acknowledged, found, wrong in {"kill": kill, "power": power}[disaster](Path(folder), int(rounds), writer):
+    for acknowledged, found, wrong in {"kill": kill, "power": power, "rot": rot}[disaster](Path(folder), int(rounds), writer):
         lost = sorted(acknowledged - found)
         print(json.dumps({"acknowledged": len(acknowledged), "lost": len(lost), "wrong": wrong}), flush=True)
 

@@ -54,3 +54,32 @@ def test_the_same_power_cut_does_take_from_a_writer_that_does_not_sync(tmp_path:
     """The control: without it, the test above might not be able to fail."""
     rounds = disaster("power", tmp_path, 5, writer, *PRIVATE)
     assert sum(r["lost"] > 0 for r in rounds) >= 1
+
+
+@pytest.mark.usefixtures("own_disk")
+def test_a_disk_whose_writes_begin_to_fail_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """The kernel reports a failed write at one fsync and then forgets it: who tries again and believes it has lost."""
+    rounds = disaster("rot", tmp_path, 5, "bulky_journal", *PRIVATE)
+    assert [(r["lost"], r["wrong"]) for r in rounds] == [(0, "")] * 5
+    assert all(r["acknowledged"] > 10 for r in rounds)
+
+
+@pytest.mark.usefixtures("own_disk")
+def test_a_full_disk_refuses_and_changes_nothing_and_with_room_it_goes_on_by_itself(tmp_path: Path) -> None:
+    command = [*PRIVATE, sys.executable, "-m", "tests.e2e.full_disk", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout)
+    for round_ in ("first", "second"):
+        assert seen[f"{round_}: free bytes"] < 100_000, "the disk was not full: nothing was tried"
+        assert seen[f"{round_}: state when full"]
+        assert seen[f"{round_}: goes on with room"]
+        assert seen[f"{round_}: state with room"]
+    assert seen["refusals"] == ["StorageFull"]
+    assert seen["refused"] >= 6
+    assert seen["acknowledged"] > 20
+    assert seen["followed"]
+    assert seen["state after a restart"]
+    assert seen["chain"]
+    assert seen["beginning on a full disk"] == "StorageFull"
+    assert seen["beginning with room"] == 0

@@ -115,6 +115,7 @@ class Store:
         upgrade(self._open_connection, self.path, self._migrations, begun=begun)
         self._take_up_chain()
         if not begun:
+            sync_folder(self.path.parent)
             os.rename(fresh, kept)
         sync_folder(self.path.parent)
 
