@@ -1,0 +1,85 @@
+"""`python -m bench`: measure, and tell it in a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from bench import groups
+from bench.figures import Row, Told, as_json, markdown, shown
+from bench.processes import ROOT, BenchError
+from tidegate.lab import LabError
+
+MARKER = "<!-- bench -->"
+
+Part = Callable[[Path, bool, Told], Coroutine[Any, Any, list[Row]]]
+PARTS: dict[str, Part] = {"groups": groups.rows}
+
+
+def main() -> int:
+    """Exit status 1 where a target was missed or something could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=f"only these: {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer runs: under a minute instead of under five")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    chosen = parser.parse_args()
+    err = Console(stderr=True, soft_wrap=True)
+    busy, began = os.getloadavg()[0], time.monotonic()
+    if busy > 0.5 * len(os.sched_getaffinity(0)):
+        err.print(f"[yellow]The machine is busy already (load {busy:.1f}): expect worse figures on both sides.")
+    rows: list[Row] = []
+    for name in chosen.parts or PARTS:
+        try:
+            rows += _measure(name, chosen.quick, err)
+        except (BenchError, LabError) as error:
+            err.print(f"{name}: {error}", style="red", markup=False)
+            return 1
+    if chosen.json:
+        print(as_json(rows))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(shown(rows))
+    if chosen.write:
+        _write(markdown(rows))
+    err.print(f"{time.monotonic() - began:.0f} s in all")
+    return 0 if all(row.held is not False for row in rows) else 1
+
+
+def _measure(name: str, quick: bool, err: Console) -> list[Row]:
+    """One part, with a folder of its own and its progress told."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder, err.status(name) as status:
+        began, last = time.monotonic(), [0.0]
+
+        def told(text: str) -> None:
+            status.update(f"{name}: {text}")
+            if not err.is_terminal and time.monotonic() - last[0] > 5:
+                last[0] = time.monotonic()
+                err.print(f"{name}: {text}")
+
+        found = uvloop.run(PARTS[name](Path(folder), quick, told))
+    for row in found:
+        err.print(f"{row.what}: {row.ours}" + (f"; beside it {row.other}" if row.other else ""), highlight=False)
+    err.print(f"[dim]{name}: {time.monotonic() - began:.0f} s")
+    return found
+
+
+def _write(table: str) -> None:
+    readme = ROOT / "README.md"
+    before, marker, rest = readme.read_text().partition(MARKER)
+    if not marker:
+        raise SystemExit(f"README.md has no {MARKER}")
+    _, second, after = rest.partition(MARKER)
+    readme.write_text(f"{before}{MARKER}\n{table}\n{MARKER}{after if second else rest}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
