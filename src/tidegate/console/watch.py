@@ -46,7 +46,7 @@ async def _watch(
                 async for notice in events.follow(last, types, router, info_hash):
                     seen = True
                     last = notice.number if isinstance(notice, Entry) else last
-                    show(notice, to) if to.json else out.print(told(notice))
+                    show(notice, to) if to.json else out.print(told(notice), soft_wrap=True)
             except NoDaemon:
                 if not seen:
                     raise

@@ -88,7 +88,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not task.done():
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has a flag for it, and no event
         await asyncio.sleep(0.005)
     if task.done():
         await task
