@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import groups
+from bench import answers, commits, downloads, groups, starting
 from bench.figures import Row, Told, as_json, markdown, shown
 from bench.processes import ROOT, BenchError
 from tidegate.lab import LabError
@@ -22,7 +22,13 @@ from tidegate.lab import LabError
 MARKER = "<!-- bench -->"
 
 Part = Callable[[Path, bool, Told], Coroutine[Any, Any, list[Row]]]
-PARTS: dict[str, Part] = {"groups": groups.rows}
+PARTS: dict[str, Part] = {
+    "groups": groups.rows,
+    "downloads": downloads.rows,
+    "answers": answers.rows,
+    "commits": commits.rows,
+    "starting": starting.rows,
+}
 
 
 def main() -> int:

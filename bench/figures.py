@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,12 +27,18 @@ class Samples:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, began: float) -> None:
-        """The run that began then (perf_counter, in seconds) has just ended."""
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._taken)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """One run: what is in the block."""
+        began = time.perf_counter()
+        yield
         self._taken.append((time.perf_counter() - began) * 1000)
 
-    def add(self, others: Samples) -> None:
-        self._taken += others._taken
+    def add(self, milliseconds: float) -> None:
+        self._taken.append(milliseconds)
 
     def share(self, part: float) -> float:
         """What that part of all runs stayed within: 0.95 gives the 95th percentile."""
@@ -90,22 +97,25 @@ def _of(samples: Samples, whose: str) -> dict[str, float]:
 
 
 async def in_turns(
-    ours: Callable[[int], Awaitable[object]],
-    other: Callable[[int], Awaitable[object]],
+    ours: Callable[[int], Awaitable[float | None]],
+    other: Callable[[int], Awaitable[float | None]],
     rounds: int,
     told: Told,
     *,
     warm_up: int = 2,
 ) -> tuple[Samples, Samples]:
-    """Run both in each round, in turning order; the first rounds don't count. Each is given the round's number."""
+    """Run both in each round, in turning order; the first rounds don't count.
+
+    Each is given the round's number, and may return how many seconds count; by default all of its run does.
+    """
     taken = Samples(), Samples()
     for number in range(rounds + warm_up):
         told(f"{max(0, number - warm_up + 1)}/{rounds}")
         for which in (0, 1) if number % 2 else (1, 0):
             began = time.perf_counter()
-            await (ours, other)[which](number)
+            took = await (ours, other)[which](number)
             if number >= warm_up:
-                taken[which].take(began)
+                taken[which].add((time.perf_counter() - began if took is None else took) * 1000)
     return taken
 
 

@@ -64,9 +64,9 @@ def daemon_process(folder: Path, settings: Mapping[str, str]) -> Iterator[Daemon
 
 @contextmanager
 def helper(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A module of the bench as a process of its own, and the first line that it prints."""
+    """A module as a process of its own, and the first line that it prints."""
     with subprocess.Popen(
-        [sys.executable, "-m", f"bench.{module}", *arguments],
+        [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -76,14 +76,16 @@ def helper(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
             assert process.stdout is not None
             line = process.stdout.readline().strip()
             if not line:
-                raise BenchError(f"bench.{module} did not start")
+                raise BenchError(f"{module} did not start")
             yield process, line
         finally:
             end(process)
 
 
 def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """Ask it to stop; kill it where it does not."""
+    """Close its input and ask it to stop; kill it where it does not."""
+    if process.stdin is not None:
+        process.stdin.close()
     if process.poll() is None:
         process.terminate()
     try:
