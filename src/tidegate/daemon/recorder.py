@@ -7,12 +7,13 @@ caller's, at once.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from tidegate.contract.acting import Acting, acting
 from tidegate.daemon.journal import Journal
@@ -24,7 +25,7 @@ RETRY_AFTER = 1.0  # seconds
 
 Change = Callable[[sqlite3.Connection], Any]
 
-log = logging.getLogger(__name__)
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Recorder:
         try:
             await asyncio.wait_for(self._idle.wait(), patience)
         except TimeoutError:
-            log.error("%d changes could not be recorded", len(self._waiting))
+            log.error("some changes could not be recorded", changes=len(self._waiting))
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -95,7 +96,7 @@ class Recorder:
             if record.done is not None:
                 _settle(record.done, result)
             elif isinstance(result, TidegateError):
-                log.error("not recorded, trying again: %s", result)
+                log.error("not recorded, trying again", why=result.detail)
                 again.append(record)
             elif isinstance(result, BaseException):
                 log.error("a change failed", exc_info=result)

@@ -11,10 +11,8 @@ What holds here:
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import libtorrent as lt
+import structlog
 
 from tidegate.errors import Fault, Invalid
 from tidegate.torrent import alerts
@@ -37,7 +36,7 @@ ALERT_LIMIT: Final = 200_000  # alerts that may wait; some 20 times what 10,000 
 _SAVE: Final = lt.save_resume_flags_t.flush_disk_cache | lt.save_resume_flags_t.only_if_modified
 _STATUS: Final = lt.status_flags_t.query_accurate_download_counters
 
-log = logging.getLogger("tidegate.torrent")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +167,10 @@ class Engine:
         return await self._in_thread(self._session.listen_port)
 
     async def close(self, patience: float = 5.0) -> None:
-        """Stop all transfers, have the resume data of all torrents told, and end. Takes `patience` seconds at most,
-        and as long again where the engine does not end."""
+        """Stop all transfers, have the resume data of all torrents told, in `patience` seconds at most, and end.
+
+        The end itself, saying farewell to trackers and writing to the disk what is still to be written, blocks the process.
+        """
         for timer in self._timers.values():
             timer.cancel()
         self._session.pause()
@@ -177,7 +178,7 @@ class Engine:
         try:
             await asyncio.wait_for(self._until_saved(), patience)
         except TimeoutError:
-            log.warning("%d torrents did not give their resume data in time", self._saving)
+            log.warning("some torrents did not give their resume data in time", torrents=self._saving)
         self._loop.remove_reader(self._reading)
         self._session.set_alert_fd(-1)
         self._reading.close()
@@ -185,11 +186,7 @@ class Engine:
         self._handles.clear()
         self._keys.clear()
         self._threads.shutdown(wait=False)
-        # The session's destructor waits for the network thread, and that for the disk.
-        holder, self._session = [self._session], None
-        ended = threading.Event()
-        threading.Thread(target=_let_go, args=(holder, ended), daemon=True).start()
-        await asyncio.to_thread(ended.wait, patience)
+        self._session = None
 
     # ── inside
 
@@ -298,11 +295,6 @@ def _info_section(handle: Any) -> bytes | None:
     except RuntimeError:  # it was removed meanwhile
         return None
     return bytes(torrent.info_section()) if torrent else None
-
-
-def _let_go(holder: list[Any], ended: threading.Event) -> None:
-    holder.clear()
-    ended.set()
 
 
 def check(addition: Addition) -> None:
