@@ -87,7 +87,7 @@ def test_a_new_command_is_everywhere_after_two_files_are_touched(tmp_path: Path)
 def test_no_command_is_written_down_a_second_time() -> None:
     """Nobody outside its contract spells a command's executor name or its path: they are read from the declaration."""
     texts = {file: file.read_text() for file in (ROOT / "src").rglob("*.py")}
-    by_hand = {"routers.add", "events.follow"}  # left out of the made command line, in console/__init__.py
+    by_hand = {"routers.add"}  # left out of the made command line, in console/__init__.py
     for contract, _ in areas(Tidegate):
         for command in commands(contract):
             if command.path_parameters:

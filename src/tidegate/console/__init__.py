@@ -29,7 +29,7 @@ def application() -> App:
     """The whole command line."""
     app = App(name="tidegate", help=HELP, version=__version__, help_format="plaintext")
     contracts = [contract for contract, _ in areas(Tidegate)]
-    groups = add_commands(app, contracts, default_socket, by_hand={"routers.add", "events.follow"})
+    groups = add_commands(app, contracts, default_socket, by_hand={"routers.add"})
     groups["routers"].command(enrolment.add, name="add")
     app.command(watch.watch, name="watch")
     app.command(manual.settings, name="settings")
