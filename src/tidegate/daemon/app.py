@@ -23,7 +23,7 @@ from tidegate.contract import Scope, areas
 from tidegate.contract.absent import absent
 from tidegate.contract.guard import KeyedDoor, OpenDoor
 from tidegate.contract.serve import application
-from tidegate.daemon import enrolled, keys, log, wishes
+from tidegate.daemon import enrolled, keys, log, takeover, wishes
 from tidegate.daemon.auth import Doorman
 from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.daemon.events import AuditService, EventsService
@@ -37,13 +37,15 @@ from tidegate.daemon.operations import OperationsService
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.daemon.routers import RoutersService
 from tidegate.daemon.system import SystemService
+from tidegate.daemon.torrentnode import torrent_node
+from tidegate.daemon.torrentnode import torrent_node
 from tidegate.errors import Conflict, Unavailable
 from tidegate.events import DaemonStarted, DaemonStopped
 from tidegate.router.fleet import Fleet
 from tidegate.settings import Settings
 
 # The numbered steps of the control journal's schema. A step that was released is never changed; new ones go to the end.
-MIGRATIONS = (keys.TABLES, *enrolled.TABLES, *wishes.TABLES)
+MIGRATIONS = (keys.TABLES, *enrolled.TABLES, *wishes.TABLES, *takeover.TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,12 @@ class TorrentHalf:
 @asynccontextmanager
 async def torrent_half(settings: Settings, journal: Journal) -> AsyncIterator[TorrentHalf]:
     """The torrent process with its mirror in this one; or, switched off, contracts that say so."""
-    why = "the torrent half is switched off (setting torrent.enabled)"
-    yield TorrentHalf(absent(Torrent, why), absent(Session, why), lambda: ())
+    if settings.torrent.enabled:
+        async with torrent_node(settings, journal) as node:
+            yield TorrentHalf(node.torrent, node.session, lambda: (node.node,))
+    else:
+        why = "the torrent half is switched off (setting torrent.enabled)"
+        yield TorrentHalf(absent(Torrent, why), absent(Session, why), lambda: ())
 
 
 @dataclass(frozen=True, slots=True)
