@@ -38,7 +38,6 @@ from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.daemon.routers import RoutersService
 from tidegate.daemon.system import SystemService
 from tidegate.daemon.torrentnode import torrent_node
-from tidegate.daemon.torrentnode import torrent_node
 from tidegate.errors import Conflict, Unavailable
 from tidegate.events import DaemonStarted, DaemonStopped
 from tidegate.router.fleet import Fleet
@@ -62,7 +61,7 @@ async def torrent_half(settings: Settings, journal: Journal) -> AsyncIterator[To
     """The torrent process with its mirror in this one; or, switched off, contracts that say so."""
     if settings.torrent.enabled:
         async with torrent_node(settings, journal) as node:
-            yield TorrentHalf(node.torrent, node.session, lambda: (node.node,))
+            yield TorrentHalf(node.torrent, node.session, lambda: (node.node(),))
     else:
         why = "the torrent half is switched off (setting torrent.enabled)"
         yield TorrentHalf(absent(Torrent, why), absent(Session, why), lambda: ())
