@@ -14,7 +14,7 @@ NAME_LIMIT: Final = 255  # bytes; NAME_MAX of every common file system
 PATH_LIMIT: Final = 4_096  # bytes; PATH_MAX
 
 # Device names that Windows takes for the device in any folder, with any ending.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE)
 
 # Marks that reorder the text around them: "photo\u202egpj.exe" is shown as "photoexe.jpg".
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

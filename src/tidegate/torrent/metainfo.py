@@ -117,10 +117,11 @@ class _Reading:
             self.faults.append(Fault(f"body/info/{at}", why))
 
     def files(self) -> tuple[File, ...]:
+        before = len(self.faults)
         v1 = self._v1_files() if self.is_v1 else ()
-        v2 = self._v2_files() if self.is_v2 else ()
-        if self.is_v1:
+        if self.is_v1 and len(self.faults) == before:  # else their sum says nothing
             self._check_pieces(sum(file.length for file in v1))
+        v2 = self._v2_files() if self.is_v2 else ()
         if self.is_v1 and self.is_v2 and not self.faults:
             one, two = ([(f.path, f.length) for f in files if not f.padding] for files in (v1, v2))
             if one != two:
