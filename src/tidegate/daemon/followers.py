@@ -31,6 +31,11 @@ class Follower(AsyncIterator[Notice]):
         self._queue: deque[Entry] = deque()
         self._woken = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """How many entries are held for this reader."""
+        return len(self._queue)
+
     async def __anext__(self) -> Notice:
         while True:
             if self._missed is not None:
@@ -54,7 +59,7 @@ class Follower(AsyncIterator[Notice]):
         if not self._live:
             return  # it will come upon them in the store
         self._take(entries)
-        if len(self._queue) > QUEUE_LIMIT:
+        if len(self._queue) > self._crowd.limit:
             self.give_up(self._last)
         self._woken.set()
 
@@ -73,7 +78,9 @@ class Follower(AsyncIterator[Notice]):
                 self._last = entry.number
 
     async def _catch_up(self) -> None:
-        page = await self._crowd.pages(self._last, PAGE)
+        page = await self._crowd.pages(self._last, self._crowd.page)
+        # What is durable but not yet told comes live: nobody knows of an entry before the others do.
+        page = [entry for entry in page if entry.number <= self._crowd.head]
         if page and page[0].number > self._last + 1:
             self.give_up(page[0].number - 1)
         self._take(page)
@@ -84,9 +91,12 @@ class Follower(AsyncIterator[Notice]):
 class Followers:
     """All followers of one journal, and the newest number that they were told."""
 
-    def __init__(self, pages: Pages, head: int) -> None:
+    def __init__(self, pages: Pages, head: int, *, limit: int = QUEUE_LIMIT, page: int = PAGE) -> None:
+        """`pages(since, count)` reads the past."""
         self.pages = pages
         self.head = head
+        self.limit = limit
+        self.page = page
         self.closed = False
         self._all: WeakSet[Follower] = WeakSet()
 
