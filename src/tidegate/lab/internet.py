@@ -49,8 +49,9 @@ class Internet(Host):
 def _addresses() -> str:
     everywhere = {*SITES.values(), *RESOLVERS}
     batch = ["link set lo up", f"address add {PROVIDER[0]}/24 dev isp", f"address add {PROVIDER[1]}/64 dev isp nodad"]
-    batch += [f"address add {site.ipv4}/32 dev lo" for site in everywhere]
-    batch += [f"address add {site.ipv6}/128 dev lo nodad" for site in everywhere]
+    # Not on lo: libtorrent binds its sockets to the device that bears the address it listens on.
+    batch += [f"address add {site.ipv4}/32 dev isp" for site in everywhere]
+    batch += [f"address add {site.ipv6}/128 dev isp nodad" for site in everywhere]
     return "\n".join([*batch, "link set isp up", f"route add {LAN6} via {ROUTER_WAN[1]} dev isp"])
 
 
