@@ -96,7 +96,8 @@ class OperationsService(Operations):
     def _ended(self, operation_id: str, work: Coroutine[Any, Any, Any]) -> None:
         del self._running[operation_id]
         work.close()  # no effect but where it never began
-        if self._operations[operation_id].finished_at is None:  # cancelled before its first step
+        known = self._operations.get(operation_id)
+        if known and known.finished_at is None:  # cancelled before its first step
             self._update(
                 operation_id,
                 state="failed",
