@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,31 +93,30 @@ class Story:
         await self._sync(daemon, GUESTS, "Guests", None, 5)
         took = await self._sync(daemon, PARENTS, "Parents", "parent", None)
         self._say(f"Kids get 20 Mbit/s, guests 5, parents all; the last change took {took:.0f} ms, read back and verified.")
-        alone = await self._speeds("parent", seconds=1.0)
         capped = await self._speeds("child", "guest", seconds=3.0)
-        self._holds("child's download", 20, capped["child"])
-        self._holds("guest's download", 5, capped["guest"])
-        free = alone["parent"] > 200
-        self._add("parent's download", "free", f"{alone['parent']:,.0f} Mbit/s", free)
+        await self._holds("child's download", 20, capped["child"], lambda: self._speed("child"))
+        await self._holds("guest's download", 5, capped["guest"], lambda: self._speed("guest"))
+        free = await self._speed("parent", seconds=1.0)
+        self._add("parent's download", "free", f"{free:,.0f} Mbit/s", free > 200)
 
     async def _live_change(self, daemon: Tidegate) -> None:
-        child = self._lab.clients["child"]
-        manager = flow(child, self._lab.internet)
+        manager = flow(self._lab.clients["child"], self._lab.internet)
         running = await asyncio.to_thread(manager.__enter__)
+
+        async def a_second_later() -> float:
+            await asyncio.sleep(1.0)
+            return running.rate(1.0)
+
         try:
-            await asyncio.sleep(1.2)
-            before = running.rate(0.8)
+            before = await a_second_later()
             await self._sync(daemon, KIDS, "Kids", "child", 50)
             await asyncio.sleep(1.0)
-            soon = running.rate(0.3)
-            await asyncio.sleep(1.0)
-            after = running.rate(1.0)
+            soon = running.rate(0.3) / PAYLOAD
+            self._say(f"A download of the child's goes from {before:.1f} to {soon:.1f} Mbit/s while it runs.")
+            self._add("change under a running download", "within 1 s", f"{soon:.1f} Mbit/s by then", soon > (20 + 50) / 2)
+            await self._holds("child's running download", 50, await a_second_later(), a_second_later)
         finally:
             await asyncio.to_thread(manager.__exit__, None, None, None)
-        self._say(f"A download of the child's goes from {before:.1f} to {after:.1f} Mbit/s while it runs.")
-        acted = soon > (20 + 50) / 2
-        self._add("change under a running download", "within 1 s", f"{soon / PAYLOAD:.1f} Mbit/s by then", acted)
-        self._holds("child's running download", 50, after)
 
     async def _torrent(self, daemon: Tidegate) -> None:
         limit = 40
@@ -129,7 +128,8 @@ class Story:
             added = await daemon.torrent.upload(seeder.torrent)
             rate = await self._download(daemon, added.info_hash, seeder)
         status = (await daemon.torrent.list()).torrents[0]
-        self._holds("torrent at its group's rate", limit, rate, tolerance=0.1)
+        wire = rate / PAYLOAD
+        self._add("torrent at its group's rate", f"{limit} Mbit/s", f"{wire:.1f} Mbit/s", abs(wire - limit) <= 0.1 * limit)
         whole = status.progress == 1.0
         self._add("torrent complete", "every piece", f"{status.pieces_completed} of {status.pieces_total}", whole)
 
@@ -160,8 +160,8 @@ class Story:
         mac = self._lab.clients["child"].mac
         trace = [word for word in (mac, f"1:{KIDS.class_minor} ") if word in listing.stdout]
         self._add("group deleted", "no trace of it", ", ".join(trace) or "none", not trace and as_should_be)
-        now = await self._speeds("child", seconds=2.0)
-        self._holds("child, now a guest", 5, now["child"])
+        now = await self._speed("child")
+        await self._holds("child, now a guest", 5, now, lambda: self._speed("child"))
 
     async def _telling(self, daemon: Tidegate) -> None:
         verdict = await daemon.audit.verify()
@@ -184,6 +184,9 @@ class Story:
     @staticmethod
     def _device(client: Client) -> DeviceRef:
         return DeviceRef(MacAddress(client.mac), name=Label(client.name))
+
+    async def _speed(self, client: str, seconds: float = 3.0) -> float:
+        return (await self._speeds(client, seconds=seconds))[client]
 
     async def _speeds(self, *clients: str, seconds: float) -> dict[str, float]:
         """Mbit/s of several clients' downloads at the same time."""
@@ -212,10 +215,15 @@ class Story:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _holds(self, what: str, asked: float, measured: float, tolerance: float = TOLERANCE) -> None:
-        """A cap holds if what crosses the wire is within the tolerance of it."""
+    async def _holds(self, what: str, asked: float, measured: float, again: Callable[[], Awaitable[float]]) -> None:
+        """A cap holds if what crosses the wire is within the tolerance of it. Too much is too much; too little is measured
+        again, as a busy machine gives less than the router would let through."""
+        for _ in range(3):
+            if measured / PAYLOAD >= asked * (1 - TOLERANCE):
+                break
+            measured = await again()
         wire = measured / PAYLOAD
-        self._add(what, f"{asked:g} Mbit/s", f"{wire:.1f} Mbit/s", abs(wire - asked) <= asked * tolerance)
+        self._add(what, f"{asked:g} Mbit/s", f"{wire:.1f} Mbit/s", abs(wire - asked) <= asked * TOLERANCE)
 
     def _add(self, what: str, asked: str, measured: str, held: bool) -> None:
         line = Line(what, asked, measured, held)
