@@ -223,7 +223,7 @@ class Library:
                 return
             data = metainfo.of_info(info)
             try:
-                meta = metainfo.read(data)
+                meta = await asyncio.to_thread(metainfo.read, data)
                 known = described(live.stored, meta, data)
                 event = MetadataReceived(known.info_hash, known.name, meta.total_size)
                 await self.recorder.commit(lambda db: store.set_metainfo(db, known), event)

@@ -44,8 +44,9 @@ class Hanging(Exception):
 class View:
     """What the control process knows of the torrents. `why` says why nothing is known now."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
         self.why = "it is being started"
+        self._patience = patience
         self._rows = Rows()
         self._stats = GlobalStatsResponse(0, 0, 0, 0, 0, 0, 0)
         self._torrent: Torrent | None = None
@@ -99,12 +100,12 @@ class View:
         answered = now()
         while self._torrent is not None:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience):
                     await self._learn(WAIT)
                     await self._count()
                 answered = now()
             except (TidegateError, TimeoutError):
-                if now() - answered > PATIENCE:
+                if now() - answered > self._patience:
                     raise Hanging from None
             await asyncio.sleep(PAUSE)
 

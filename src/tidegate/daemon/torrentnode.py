@@ -29,7 +29,7 @@ from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.library import SAVE_EVERY
 from tidegate.daemon.takeover import OutOfStep, Takeover
 from tidegate.daemon.torrentlink import Link
-from tidegate.daemon.torrentmirror import Hanging, SessionMirror, TorrentMirror, View
+from tidegate.daemon.torrentmirror import PATIENCE, Hanging, SessionMirror, TorrentMirror, View
 from tidegate.daemon.torrentprocess import END_LIMIT, ProcessSettings, Report
 from tidegate.errors import TidegateError
 from tidegate.events import TorrentEngineDown, TorrentEngineUp
@@ -51,10 +51,16 @@ class NotStarted(Exception):
 
 
 class TorrentNode:
-    """`torrent` and `session` are the contracts as this process serves them."""
+    """`torrent` and `session` are the contracts as this process serves them.
 
-    def __init__(self, settings: Settings, journal: Journal, save_every: float = SAVE_EVERY) -> None:
-        self._view = View()
+    `save_every` is how many seconds of a download a crash may cost at most; `patience` how many seconds without an answer make
+    the process one that hangs.
+    """
+
+    def __init__(
+        self, settings: Settings, journal: Journal, save_every: float = SAVE_EVERY, patience: float = PATIENCE
+    ) -> None:
+        self._view = View(patience)
         self.torrent: Torrent = TorrentMirror(self._view)
         self.session: Session = SessionMirror(self._view)
         self._journal = journal
@@ -204,9 +210,11 @@ class TorrentNode:
 
 
 @asynccontextmanager
-async def torrent_node(settings: Settings, journal: Journal) -> AsyncIterator[TorrentNode]:
+async def torrent_node(
+    settings: Settings, journal: Journal, save_every: float = SAVE_EVERY, patience: float = PATIENCE
+) -> AsyncIterator[TorrentNode]:
     """A running torrent process; `journal` must have the tables of `takeover.TABLES`."""
-    node = TorrentNode(settings, journal)
+    node = TorrentNode(settings, journal, save_every, patience)
     await node.start()
     try:
         yield node

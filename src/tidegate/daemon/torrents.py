@@ -56,7 +56,8 @@ class TorrentService(Torrent):
         return await self._wholly(self._admit(_new(link.v1, link.v2, name, request.folder, request.paused, link.link)))
 
     async def upload(self, torrent: bytes, folder: Folder | None = None, paused: bool = False) -> AddedTorrent:
-        meta = metainfo.read(torrent)
+        # A file of the largest size allowed may take a second or two; nobody else is to wait for it.
+        meta = await asyncio.to_thread(metainfo.read, torrent)
         new = _new(meta.v1, meta.v2, meta.name, folder, paused, None)
         return await self._wholly(self._admit(described(new, meta, torrent)))
 

@@ -41,7 +41,7 @@ def metainfo(path: Path, tracker: str) -> bytes:
     return lt.bencode(made.generate())
 
 
-def settings(listen: str) -> dict[str, Any]:
+def settings(listen: str, rate: int) -> dict[str, Any]:
     """A session that talks to nobody who does not ask it."""
     return {
         "listen_interfaces": listen,
@@ -54,6 +54,7 @@ def settings(listen: str) -> dict[str, Any]:
         "allow_multiple_connections_per_ip": True,
         "close_redundant_connections": False,
         "alert_mask": 0,
+        "upload_rate_limit": rate * 1024,
     }
 
 
@@ -93,13 +94,19 @@ def main() -> None:
     options.add_argument("--listen", default="127.0.0.1:0", help="address:port that peers reach it at")
     options.add_argument("--size", type=float, default=16, help="MiB")
     options.add_argument("--name", default="tide.bin", help="the torrent's one file")
+    options.add_argument("--rate", type=int, default=0, help="KiB/s that it uploads at most; 0: as fast as it goes")
     options.add_argument("--dir", type=Path, required=True, help="where the content and the .torrent file are put")
     chosen = options.parse_args()
     chosen.dir.mkdir(parents=True, exist_ok=True)
     path = chosen.dir / chosen.name
     content(path, int(chosen.size * 1024 * 1024))
 
-    session: Any = lt.session(cast(Any, settings(chosen.listen)))
+    session: Any = lt.session(cast(Any, settings(chosen.listen, chosen.rate)))
+    if chosen.rate:  # libtorrent exempts local peers, and all peers of a lab are local
+        everybody = lt.ip_filter()
+        everybody.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)  # noqa: S104 - a range
+        everybody.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 1 << lt.session.global_peer_class_id)
+        session.set_peer_class_filter(everybody)
     host = chosen.listen.rpartition(":")[0].strip("[]")
     port = session.listen_port()
     server = tracker(host, port)
