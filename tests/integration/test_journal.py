@@ -8,16 +8,19 @@ import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tidegate.contract.acting import Acting, act
+from tidegate.daemon.chain import Anchor, Chain
 from tidegate.daemon.journal import Journal, nothing
+from tidegate.daemon.retention import Retention
+from tidegate.daemon.store import Change, Store
 from tidegate.errors import NotFound, Unavailable
-from tidegate.events import DaemonStarted, Entry, GroupSynced, Notice, RouterReachable, RouterUnreachable, Unreadable
+from tidegate.events import DaemonStarted, Entry, GroupSynced, Notice, Resync, RouterReachable, RouterUnreachable, Unreadable
 
 pytestmark = pytest.mark.anyio
 
@@ -122,12 +125,40 @@ async def test_a_change_that_undoes_the_whole_transaction_undoes_only_itself(pat
         assert [entry.event for entry in await journal.entries(0, 9)] == [RouterReachable("b"), RouterReachable("c")]
 
 
+async def test_a_change_that_undoes_the_whole_transaction_and_goes_on_is_stopped(path: Path) -> None:
+    def swallow(connection: sqlite3.Connection) -> None:
+        with suppress(sqlite3.IntegrityError):
+            connection.execute("INSERT OR ROLLBACK INTO note VALUES ('a')")
+
+    def swallow_and_refuse(connection: sqlite3.Connection) -> None:
+        swallow(connection)
+        raise NotFound("no such thing")
+
+    async with opened(path) as journal:
+        await journal.commit(note("a"))
+        for wrong, error in ((swallow, RuntimeError), (swallow_and_refuse, NotFound)):
+            results = await asyncio.gather(
+                journal.commit(note(f"b {error.__name__}"), RouterReachable("b")),
+                journal.commit(wrong, RouterReachable("x")),
+                journal.commit(note(f"c {error.__name__}"), RouterReachable("c")),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [str, error, str]
+        assert len(await journal.read(notes)) == 5
+        assert numbers(await journal.entries(0, 9)) == [1, 2, 3, 4]
+        assert (await journal.verify()).broken is None
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "COMMIT",
         "ROLLBACK",
         "BEGIN",
+        "BEGIN IMMEDIATE",
+        "SAVEPOINT change",
+        "RELEASE change",
+        "ROLLBACK TO change",
         "ATTACH ':memory:' AS other",
         "DELETE FROM entry",
         "UPDATE entry SET by = 'nobody'",
@@ -139,9 +170,14 @@ async def test_a_change_that_undoes_the_whole_transaction_undoes_only_itself(pat
 async def test_a_change_can_neither_end_its_transaction_nor_write_history(path: Path, statement: str) -> None:
     async with opened(path) as journal:
         await journal.commit(note("a"), RouterReachable("home"))
-        with pytest.raises(sqlite3.DatabaseError):
-            await journal.commit(lambda connection: connection.execute(statement).fetchall())
-        with pytest.raises(sqlite3.DatabaseError):
+
+        def smuggle(connection: sqlite3.Connection) -> None:
+            note("smuggled")(connection)
+            connection.execute(statement)
+
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            await journal.commit(smuggle)
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
             await journal.commit(lambda connection: connection.executescript("INSERT INTO note VALUES ('b')").fetchall())
         assert await journal.read(notes) == ["a"]
         assert (await journal.verify()).broken is None
@@ -300,6 +336,81 @@ async def test_the_files_are_for_their_owner_only_whatever_the_umask(path: Path)
             assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     finally:
         os.umask(before)
+
+
+# ── a disk that fails
+
+
+def failing(code: int) -> Callable[[sqlite3.Connection], None]:
+    """A change that meets the error that SQLite reports for a failing disk."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        note("lost")(connection)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = code
+        raise error
+
+    return change
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_READONLY])
+async def test_after_an_io_error_nothing_is_pretended_and_the_whole_state_is_written_anew(path: Path, code: int) -> None:
+    async with opened(path) as journal:
+        await journal.commit(note("a"), RouterReachable("1"))
+        await journal.read(notes)
+        assert path.with_name("journal.db-wal").stat().st_size > 0
+        results = await asyncio.gather(
+            journal.commit(note("b"), RouterReachable("2")), journal.commit(failing(code)), return_exceptions=True
+        )
+        assert {type(result) for result in results} <= {Unavailable, str}
+        assert isinstance(results[1], Unavailable)
+        for number, result in enumerate(results):
+            assert (["b", "lost"][number] in await journal.read(notes)) == (result == "b")
+        before = journal.head
+        await journal.commit(nothing)
+        assert path.with_name("journal.db-wal").stat().st_size == 0, "what was acknowledged was not put into the file anew"
+        await journal.commit(note("c"), RouterReachable("3"))
+        assert journal.head == before + 1
+        assert (await journal.verify()).broken is None
+
+
+async def test_an_entry_that_got_through_although_reported_as_failed_is_told_all_the_same(path: Path) -> None:
+    """SQLite can report a commit as failed whose pages the kernel writes later on."""
+    store = Store(path, NOTES, Retention())
+    store.open()
+    who = Acting("key:ab")
+    store.write([Change(nothing, (RouterReachable("1"),), who)])
+    known = store.chain
+    store.write([Change(nothing, (RouterReachable("2"), RouterReachable("3")), who)])
+    store.chain = known
+    store.distrust()
+    _, entries = store.write([Change(nothing, (RouterReachable("4"),), who)])
+    assert [(entry.number, entry.event) for entry in entries] == [(n, RouterReachable(str(n))) for n in (2, 3, 4)]
+    store.close()
+
+
+async def test_a_store_that_has_lost_what_was_acknowledged_is_not_gone_on_with(path: Path) -> None:
+    store = Store(path, NOTES, Retention())
+    store.open()
+    known = store.chain
+    store.chain = Chain(known.floor, Anchor(7, b"h" * 32))
+    store.distrust()
+    for _ in range(2):
+        outcomes, entries = store.write([Change(nothing, (RouterReachable("1"),), Acting())])
+        assert isinstance(outcomes[0].error, Unavailable)
+        assert "lost acknowledged entries" in outcomes[0].error.detail
+        assert entries == []
+    store.close()
+
+
+async def test_entries_that_are_due_go_while_the_daemon_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.daemon.journal.TIDY_EVERY", 0.01)
+    async with opened(path, NOTES, keep=10) as journal:
+        await journal.commit(nothing, *(RouterReachable(str(number)) for number in range(5_000)))
+        while numbers(await journal.entries(0, 1)) != [4_991]:
+            await asyncio.sleep(0.005)
+        assert (await journal.verify()).broken is None
+        assert await anext(journal.follow(0)) == Resync(4_990)
 
 
 # ── follow

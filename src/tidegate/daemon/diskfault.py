@@ -22,7 +22,7 @@ _STORAGE = {
 }
 
 
-def code_of(error: sqlite3.Error) -> int:
+def code_of(error: Exception) -> int:
     """SQLite's extended result code; the plain SQLITE_ERROR where Python's own module raised the error."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code
@@ -42,7 +42,7 @@ def failure(error: sqlite3.Error, path: Path) -> TidegateError | None:
     return None
 
 
-def shakes_trust(error: sqlite3.Error) -> bool:
+def shakes_trust(error: Exception) -> bool:
     """After this error the connection is not to be used again."""
     return code_of(error) & 0xFF in _STORAGE
 

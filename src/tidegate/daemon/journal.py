@@ -30,7 +30,7 @@ from tidegate.daemon.diskfault import code_of, failure, shakes_trust
 from tidegate.daemon.followers import Followers
 from tidegate.daemon.retention import Retention
 from tidegate.daemon.rows import RAW, chain_in, entry_of, read_connection
-from tidegate.daemon.store import Change, Outcome, Store
+from tidegate.daemon.store import PRUNED_AT_ONCE, Change, Outcome, Store
 from tidegate.errors import Unavailable
 from tidegate.events import Entry, Event, Notice
 
@@ -189,10 +189,10 @@ class Journal:
             self._end()
             return
         self._tell(self._opened.set_result, self._store.chain.head.number)
-        tidied = monotonic()
+        tidy_at = monotonic() + TIDY_EVERY
         going_on = True
         while going_on:
-            batch, going_on = self._next_batch()
+            batch, going_on = self._next_batch(max(0.0, tidy_at - monotonic()))
             if batch:
                 try:
                     outcomes, entries = self._store.write([waiting.change for waiting in batch])
@@ -203,9 +203,8 @@ class Journal:
                     outcomes = [Outcome(error=Unavailable("the state could not be written"))] * len(batch)
                     entries = []
                 self._tell(self._deliver, batch, outcomes, entries)
-            if monotonic() - tidied > TIDY_EVERY:
-                self._store.prune(datetime.now(UTC))
-                tidied = monotonic()
+            if monotonic() >= tidy_at and self._store.prune(datetime.now(UTC)) < PRUNED_AT_ONCE:
+                tidy_at = monotonic() + TIDY_EVERY
         self._end()
 
     def _end(self) -> None:
@@ -214,11 +213,11 @@ class Journal:
         self._store.close()  # the last connection: SQLite puts the WAL's content into the file
         self._tell(self._ended.set_result, None)
 
-    def _next_batch(self) -> tuple[list[_Waiting], bool]:
-        """All that wait now, up to a bound; and whether more may come."""
+    def _next_batch(self, patience: float) -> tuple[list[_Waiting], bool]:
+        """All that wait now, up to a bound; and whether more may come. Waits so many seconds for the first."""
         batch: list[_Waiting] = []
         try:
-            first = self._waiting.get(timeout=TIDY_EVERY)
+            first = self._waiting.get(timeout=patience)
             while first is not None:
                 batch.append(first)
                 if len(batch) == BATCH:

@@ -14,6 +14,10 @@ from tidegate.errors import Unavailable
 APPLICATION_ID = 0x54696465  # "Tide": says whose file this is
 LAYOUT = 1
 
+# Marked, so that a change that says COMMIT does not get at the connection's own prepared statement, which has passed the
+# authorizer already.
+BEGIN, COMMIT, ROLLBACK = ("BEGIN IMMEDIATE /* journal */", "COMMIT /* journal */", "ROLLBACK /* journal */")
+
 TABLES = f"""
 CREATE TABLE entry (
   number INTEGER PRIMARY KEY, at TEXT NOT NULL, by TEXT NOT NULL, request TEXT NOT NULL, type TEXT NOT NULL,
@@ -62,14 +66,14 @@ def upgrade(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
 
 def _step(connection: sqlite3.Connection, script: str) -> None:
     """All statements of the script, or none."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(BEGIN)
     try:
         for statement in _statements(script):
             connection.execute(statement)
-        connection.execute("COMMIT")
+        connection.execute(COMMIT)
     except sqlite3.Error:
         with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
+            connection.execute(ROLLBACK)
         raise
 
 

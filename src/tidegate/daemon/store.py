@@ -27,8 +27,8 @@ from tidegate.contract.acting import Acting
 from tidegate.daemon.chain import Anchor, Break, Chain, Verifier, link
 from tidegate.daemon.diskfault import failure, shakes_trust
 from tidegate.daemon.retention import Old, Retention, floor_after
-from tidegate.daemon.rows import RAW, chain_in
-from tidegate.daemon.schema import LAYOUT, lost, upgrade
+from tidegate.daemon.rows import RAW, chain_in, entry_of
+from tidegate.daemon.schema import BEGIN, COMMIT, LAYOUT, ROLLBACK, lost, upgrade
 from tidegate.daemon.secret import Secret, secret_file, sync_folder
 from tidegate.errors import StorageFull, TidegateError, Unavailable
 from tidegate.events import Entry, Event, data_of, type_name
@@ -36,7 +36,9 @@ from tidegate.events import Entry, Event, data_of, type_name
 OVERHEAD = 200  # bytes that an entry takes beside its data, by and large
 PRUNED_AT_ONCE = 2_000
 
-_TRANSACTION_CONTROL = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
+MARK, UNMARK, BACK = ("SAVEPOINT change /* journal */", "RELEASE change /* journal */", "ROLLBACK TO change /* journal */")
+
+_CONTROL = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
 _WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE}
 
 
@@ -55,6 +57,13 @@ class Outcome:
 
     value: Any = None
     error: Exception | None = None
+
+
+class _Undone(Exception):
+    """A change undid the whole transaction (by ON CONFLICT ROLLBACK or RAISE), and with it those of others."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why = why
 
 
 class Store:
@@ -133,20 +142,20 @@ class Store:
     def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
         """A change neither ends the transaction that it shares with others nor writes what only the journal writes."""
         ours = action in _WRITES and first in ("entry", "chain")
-        return sqlite3.SQLITE_DENY if self._in_change and (ours or action in _TRANSACTION_CONTROL) else sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY if self._in_change and (ours or action in _CONTROL) else sqlite3.SQLITE_OK
 
     def _take_up_chain(self) -> None:
         """Go on from the end of the chain. Damage is marked in it for good and reported; it does not stop the daemon."""
         connection = self._open_connection
         check = self.key.sign(b"tidegate journal")
-        newest, count = connection.execute("SELECT max(number), count(*) FROM entry").fetchone()
+        (newest,) = connection.execute("SELECT max(number) FROM entry").fetchone()
         kept = connection.execute("SELECT CAST(key_check AS BLOB) FROM chain").fetchone()
         if kept is not None and kept[0] != check:
             raise Unavailable(f"{self.path.with_suffix('.key')} is not the key of {self.path}: put back the right one")
         found = chain_in(connection, self.key)
         known = self.chain
         if found is None:
-            chain = Chain(size=count * OVERHEAD)
+            chain = Chain(size=OVERHEAD * connection.execute("SELECT count(*) FROM entry").fetchone()[0])
             why = "the chain's head is missing" if newest is not None else None
         else:
             chain, sealed = found
@@ -161,14 +170,14 @@ class Store:
             raise Unavailable(f"{self.path} has lost acknowledged entries: {known.head.number} were written")
         self.chain = chain
         if found is None or why is not None:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(BEGIN)
             connection.execute("DELETE FROM chain")
             connection.execute(
                 "INSERT INTO chain VALUES (1, ?, 0, x'', 0, x'', 0, NULL, NULL, x'', ?)",
                 (LAYOUT, check),
             )
             self._write_chain(chain)
-            connection.execute("COMMIT")
+            connection.execute(COMMIT)
 
     @property
     def _open_connection(self) -> sqlite3.Connection:
@@ -178,55 +187,61 @@ class Store:
     # ── writing
 
     def write(self, batch: Sequence[Change]) -> tuple[list[Outcome], list[Entry]]:
-        """The outcomes of the changes, in their order, and the entries that are now on the disk."""
+        """The outcomes of the changes, in their order, and the entries that are on the disk and were not returned before."""
+        found: list[Entry] = []
         try:
             if self._connection is None:
-                self._reopen()
-            return self._transaction(batch)
+                found = self._reopen()
+            outcomes, written = self._transaction(batch)
+            return outcomes, found + written
         except TidegateError as error:
-            return [Outcome(error=error)] * len(batch), []
-        except sqlite3.Error as error:
-            why = failure(error, self.path)
+            return [Outcome(error=error)] * len(batch), found
+        except (_Undone, sqlite3.Error) as error:
             self._recover_from(error)
-            if not shakes_trust(error) and len(batch) > 1:  # one change's fault undid them all: each on its own then
+            if len(batch) > 1 and not shakes_trust(error):  # one change's fault undid them all: each on its own then
                 each = [self.write([change]) for change in batch]
-                return [outcomes[0] for outcomes, _ in each], [entry for _, entries in each for entry in entries]
-            return [Outcome(error=why or error)] * len(batch), []
+                return [outcomes[0] for outcomes, _ in each], [*found, *(entry for _, entries in each for entry in entries)]
+            why = error.why if isinstance(error, _Undone) else failure(error, self.path) or error
+            return [Outcome(error=why)] * len(batch), found
 
     def _transaction(self, batch: Sequence[Change]) -> tuple[list[Outcome], list[Entry]]:
         connection = self._open_connection
         outcomes: list[Outcome] = []
         written: list[Entry] = []
         chain = self.chain
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(BEGIN)
         for change in batch:
-            connection.execute("SAVEPOINT change")
+            connection.execute(MARK)
             try:
                 outcome = Outcome(self._run(change))
                 after, entries = self._append(chain, change)
             except Exception as error:
-                of_the_storage = isinstance(error, sqlite3.Error) and failure(error, self.path) is not None
-                if of_the_storage or not connection.in_transaction:
+                if isinstance(error, sqlite3.Error) and failure(error, self.path) is not None:
                     raise
-                connection.execute("ROLLBACK TO change")
+                if not connection.in_transaction:
+                    raise _Undone(error) from error
+                connection.execute(BACK)
                 outcome = Outcome(error=error)
             else:
                 chain = after
                 written += entries
-            connection.execute("RELEASE change")
+            connection.execute(UNMARK)
             outcomes.append(outcome)
         if written:
             self._write_chain(chain)
-        connection.execute("COMMIT")
+        connection.execute(COMMIT)
         self.chain = chain
         return outcomes, written
 
     def _run(self, change: Change) -> Any:
         self._in_change = True
         try:
-            return change.run(self._open_connection)
+            value = change.run(self._open_connection)
         finally:
             self._in_change = False
+        if not self._open_connection.in_transaction:
+            raise RuntimeError("the change undid the transaction that it was part of, and went on")
+        return value
 
     def _append(self, chain: Chain, change: Change) -> tuple[Chain, list[Entry]]:
         entries = []
@@ -249,23 +264,29 @@ class Store:
             (*_pair(chain.floor), *_pair(chain.head), chain.size, *broken, chain.seal(self.key)),
         )
 
-    def _recover_from(self, error: sqlite3.Error) -> None:
+    def _recover_from(self, error: Exception) -> None:
         if self._connection is not None and self._connection.in_transaction:
             with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                self._connection.execute(ROLLBACK)
         if shakes_trust(error):
             self._disconnect()
 
-    def _reopen(self) -> None:
-        """After an I/O error. Copying the whole WAL into the file writes anew what only seems to be on the disk."""
+    def _reopen(self) -> list[Entry]:
+        """After an I/O error. Copying the whole WAL into the file writes anew what only seems to be on the disk.
+
+        Returns entries that did get to the disk although their writing was reported as failed.
+        """
+        known = self.chain.head
         try:
             self._connect()
             self._take_up_chain()
             (busy, *_) = self._open_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise Unavailable("the state could not be written to the disk anew: a reader is in the way; try again")
+            return [entry_of(row) for row in self._open_connection.execute(RAW, (known.number, -1))]
         except (sqlite3.Error, TidegateError):
             self._disconnect()
+            self.chain = replace(self.chain, head=known)
             raise
 
     # ── pruning
@@ -296,10 +317,10 @@ class Store:
             size=max(0, chain.size - sum(row.size for row in old if row.number <= floor)),
             broken=chain.broken or found,
         )
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(BEGIN)
         connection.execute("DELETE FROM entry WHERE number <= ?", (floor,))
         self._write_chain(chain)
-        connection.execute("COMMIT")
+        connection.execute(COMMIT)
         self.chain = chain
         return len(going)
 
