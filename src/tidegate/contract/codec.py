@@ -5,6 +5,7 @@ A type of our own says itself how it travels: `SCHEMA` (its JSON Schema), `to_wi
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -153,6 +154,8 @@ def checker(kind: Any) -> Checker:
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """Unknown fields are refused everywhere: a misspelt limit must not be taken for no limit."""
+    if "description" in schema:
+        schema = {**schema, "description": inspect.cleandoc(schema["description"])}  # before Python 3.13 it is indented
     return {**schema, "additionalProperties": False} if "properties" in schema else schema
 
 
