@@ -69,7 +69,9 @@ def shaped(lab: Lab, device: str, mbps: int) -> Iterator[Callable[[int], None]]:
     """A router that lets `mbps` through to a device; yields what changes that."""
 
     def shape(rate: int) -> None:
-        done = lab.router.run(f"tc class replace dev {device} parent 1: classid 1:1 htb rate {rate}mbit")
+        # With HTB's own burst of a millisecond or two, a busy machine's late timers cost UDP up to a tenth of the rate.
+        burst = "burst 64k cburst 64k"
+        done = lab.router.run(f"tc class replace dev {device} parent 1: classid 1:1 htb rate {rate}mbit {burst}")
         assert done.returncode == 0, done.stderr
 
     lab.router.run(f"tc qdisc add dev {device} root handle 1: htb default 1")

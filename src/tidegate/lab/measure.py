@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from tidegate.lab.box import Process
@@ -52,9 +54,9 @@ def throughput(
     `rate_mbps` is what the sender offers over all streams; UDP needs it. Raises `NoMeasurement` if nobody answers.
     """
     offer = _Offer(direction, protocol, family, streams, rate_mbps)
-    with _server(internet, offer, "--json") as (server, port):
-        options = ["--json", "--time", f"{seconds + skip:g}"]
-        argv = _client_argv(internet, offer, port, options)
+    reporting = ["--json", "--interval", "0.1"]
+    with _server(internet, offer, *reporting) as (server, port):
+        argv = _client_argv(internet, offer, port, [*reporting, "--time", f"{seconds + skip:g}"])
         try:
             done = client.run(argv, timeout=seconds + skip + 30)
         except subprocess.TimeoutExpired as late:
@@ -150,7 +152,7 @@ class _Offer:
 def _server(host: Host, offer: _Offer, *options: str) -> Iterator[tuple[Process, int]]:
     port = next(_PORTS)
     # Bound to the address it is asked at: see trap "any UDP server" in internet.py.
-    argv = ["iperf3", "--server", "--one-off", "--port", str(port), "--bind", _address(host, offer), *options]
+    argv = [*_iperf3(offer), "--server", "--one-off", "--port", str(port), "--bind", _address(host, offer), *options]
     with host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
             _wait_until_it_listens(server, port)
@@ -160,14 +162,25 @@ def _server(host: Host, offer: _Offer, *options: str) -> Iterator[tuple[Process,
 
 
 def _client_argv(internet: Host, offer: _Offer, port: int, options: list[str]) -> list[str]:
-    argv = ["iperf3", "--client", _address(internet, offer), "--port", str(port), "--connect-timeout", "5000", *options]
+    argv = [*_iperf3(offer), "--client", _address(internet, offer), "--port", str(port), "--connect-timeout", "5000"]
+    argv += [*options, "--parallel", str(offer.streams)]
     if offer.direction == "down":
         argv.append("--reverse")
     if offer.protocol == "udp":
-        argv += ["--udp", "--length", str(_UDP_PAYLOAD)]
+        argv += ["--udp", "--length", str(_UDP_PAYLOAD), "--window", str(_largest_buffer())]
     if offer.rate_mbps is not None:
         argv += ["--bitrate", f"{offer.rate_mbps / offer.streams:g}M"]
-    return [*argv, "--parallel", str(offer.streams)]
+    return argv
+
+
+def _iperf3(offer: _Offer) -> list[str]:
+    """What receives UDP has to be awake in time: what its socket cannot hold is lost, and counted as never arrived."""
+    return ["nice", "-n", "-10", "iperf3"] if offer.protocol == "udp" and os.geteuid() == 0 else ["iperf3"]
+
+
+def _largest_buffer() -> int:
+    """Bytes that a socket may ask for."""
+    return min(int(Path("/proc/sys/net/core", name).read_text()) for name in ("rmem_max", "wmem_max"))
 
 
 def _address(host: Host, offer: _Offer) -> str:
@@ -204,7 +217,7 @@ def _report(out: str) -> dict[str, Any]:
 
 def _mean(report: dict[str, Any], skip: float) -> float:
     """The receiver's own intervals: summed, because iperf3's summaries name the sender's rate in some directions."""
-    counted = [interval["sum"] for interval in report["intervals"] if interval["sum"]["end"] > skip]
+    counted = [interval["sum"] for interval in report["intervals"] if interval["sum"]["start"] > skip - 0.05]
     seconds = sum(float(interval["seconds"]) for interval in counted)
     if not seconds:
         raise NoMeasurement("iperf3 reported no interval")
