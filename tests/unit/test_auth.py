@@ -85,6 +85,12 @@ def test_the_right_secret_with_another_keys_id_is_refused() -> None:
     house.refuses(written(admin, Secret(secret.encode())))
 
 
+def test_the_right_secret_with_an_id_that_nobody_has_is_refused() -> None:
+    house = House()
+    for key in house.keys.values():
+        house.refuses(written(new_id(), Secret(part(key)[1].encode())))
+
+
 def test_a_well_made_key_of_another_daemon_is_refused() -> None:
     house, other = House(), House()
     for key in other.keys.values():

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tidegate.daemon.followers import PAGE, QUEUE_LIMIT, Follower, Followers
@@ -112,6 +112,7 @@ steps = st.lists(
 
 
 @settings(deadline=None, max_examples=200)
+@example([("write", "a", True), ("read", 0, 1), ("cut", 0), ("read", 0, 1)])  # on the disk, but not yet told
 @given(steps)
 def test_a_copy_kept_by_events_ends_equal_to_the_state(taken: list[tuple[Any, ...]]) -> None:
     async def run() -> None:

@@ -72,10 +72,9 @@ class Follower(AsyncIterator[Notice]):
         self._woken.set()
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if entry.number > self._last:
-                self._queue.append(entry)
-                self._last = entry.number
+        if entries:
+            self._queue.extend(entries)
+            self._last = entries[-1].number
 
     async def _catch_up(self) -> None:
         page = await self._crowd.pages(self._last, self._crowd.page)

@@ -47,7 +47,6 @@ class Lockout:
         if len(record.failures) > FAILURES:
             record.until = now + min(LONGEST_WAIT, FIRST_WAIT * 2.0**record.lockouts)
             record.lockouts += 1
-            record.failures = []
             raise self._refusal(record, now)
 
     def _record(self, origin: str) -> _Record:
