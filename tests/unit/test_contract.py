@@ -140,6 +140,7 @@ async def test_doors_answer_in_order_host_origin_key_scope(app: Any) -> None:
         assert await status("DELETE", "/api/v1/berths/1", authorization="Bearer reader") == 403
         assert await status("DELETE", "/api/v1/berths/1", authorization="Bearer boss") == 404
         assert await status("PATCH", "/api/v1/berths", authorization="Bearer boss") == 405
+        assert await status("OPTIONS", "/api/v1/berths", origin="http://harbour", authorization="Bearer boss") == 405
         assert await status(path="/nowhere", authorization="Bearer boss") == 404
         assert await status(path="/nowhere") == 401
         assert await status(path="/openapi.json") == 401

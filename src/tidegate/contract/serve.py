@@ -32,6 +32,7 @@ from tidegate.errors import Fault, Invalid, NotAllowed, NotFound, TidegateError,
 
 PREFIX = "/api/v1"
 PROBLEM = "application/problem+json"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.http")
 
@@ -62,7 +63,7 @@ def application(
     # Fixed paths before those with a placeholder, so that /torrents/add is never taken for a torrent's hash.
     for path, verbs in sorted(by_path.items(), key=lambda item: item[0].count("{")):
         endpoints = {verb: _endpoint(command, service, deferrals) for verb, (command, service) in verbs.items()}
-        routes.append(Route(PREFIX + path, _by_verb(endpoints), methods=list(endpoints)))
+        routes.append(Route(PREFIX + path, _by_verb(endpoints), methods=METHODS))
     openapi = codec.encode(document([contract for contract, _ in services], PREFIX))
 
     async def readiness(_: Request) -> Response:
@@ -196,7 +197,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def _by_verb(endpoints: dict[str, Endpoint]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+        verb = "GET" if request.method == "HEAD" else request.method
+        if verb not in endpoints:
+            raise NotAllowed(f"not with {request.method}", allow=", ".join(sorted(endpoints)))
+        return await endpoints[verb](request)
 
     return endpoint
 
