@@ -83,11 +83,13 @@ class Journal:
         limits = retention or Retention(entries=keep)
         journal = cls(Store(path, migrations, limits))
         journal._writer.start()
+        opened = False
         try:
             journal._followers.head = await journal._opened
-        except BaseException:
-            await asyncio.shield(journal.close())
-            raise
+            opened = True
+        finally:
+            if not opened:
+                await asyncio.shield(journal.close())
         return journal
 
     # ── reading
