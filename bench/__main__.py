@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import answers, commits, downloads, groups, starting
 from bench.figures import Row, Told, as_json, markdown, shown
 from bench.processes import ROOT, BenchError
+from tidegate.errors import TidegateError
 from tidegate.lab import LabError
 
 MARKER = "<!-- bench -->"
@@ -37,27 +38,28 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=f"only these: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="fewer runs: under a minute instead of under five")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md, if all parts were measured")
     chosen = parser.parse_args()
     err = Console(stderr=True, soft_wrap=True)
     busy, began = os.getloadavg()[0], time.monotonic()
     if busy > 0.5 * len(os.sched_getaffinity(0)):
         err.print(f"[yellow]The machine is busy already (load {busy:.1f}): expect worse figures on both sides.")
     rows: list[Row] = []
+    whole = True
     for name in chosen.parts or PARTS:
         try:
             rows += _measure(name, chosen.quick, err)
-        except (BenchError, LabError) as error:
+        except (BenchError, LabError, TidegateError) as error:
             err.print(f"{name}: {error}", style="red", markup=False)
-            return 1
+            whole = False
     if chosen.json:
         print(as_json(rows))
     else:
         Console(width=None if sys.stdout.isatty() else 160).print(shown(rows))
-    if chosen.write:
+    if chosen.write and whole and not chosen.parts:
         _write(markdown(rows))
     err.print(f"{time.monotonic() - began:.0f} s in all")
-    return 0 if all(row.held is not False for row in rows) else 1
+    return 0 if whole and all(row.held is not False for row in rows) else 1
 
 
 def _measure(name: str, quick: bool, err: Console) -> list[Row]:

@@ -49,8 +49,9 @@ class Samples:
     def p50(self) -> float:
         return median(self._taken)
 
-    def __str__(self) -> str:
-        return f"{short(self.p50)} ms (p95 {short(self.share(0.95))})"
+    def told(self, tail: float = 0.95) -> str:
+        """In the words of the table."""
+        return f"{short(self.p50)} ms (p{100 * tail:.0f} {short(self.share(tail))})"
 
 
 def short(figure: float) -> str:
@@ -76,19 +77,28 @@ class Row:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def compared(what: str, ours: Samples, other: Samples, than: str, *, most_ms: float = 0.0, at_least: float = 0.0) -> Row:
+def compared(
+    what: str,
+    ours: Samples,
+    other: Samples,
+    than: str,
+    *,
+    most_ms: float = 0.0,
+    at_least: float = 0.0,
+    tail: float = 0.95,
+) -> Row:
     """Two ways of doing the same. `most_ms`: the target for our median; `at_least`: for the ratio; 0 for none."""
     ratio = other.p50 / ours.p50
     targets = [f"p50 ≤ {most_ms:g} ms"] * bool(most_ms) + [f"≥ {at_least:g}x"] * bool(at_least)
     held = (not most_ms or ours.p50 <= most_ms) and ratio >= at_least if targets else None
     figures = _of(ours, "ours") | _of(other, "other")
-    return Row(what, str(ours), f"{other} {than}", ratio, ", ".join(targets), held, figures)
+    return Row(what, ours.told(tail), f"{other.told(tail)} {than}", ratio, ", ".join(targets), held, figures)
 
 
 def alone(what: str, ours: Samples, *, most_ms: float = 0.0) -> Row:
     """A measurement that has nothing beside it."""
     target = f"p50 ≤ {most_ms:g} ms" if most_ms else ""
-    return Row(what, str(ours), target=target, held=ours.p50 <= most_ms if most_ms else None, figures=_of(ours, "ours"))
+    return Row(what, ours.told(), target=target, held=ours.p50 <= most_ms if most_ms else None, figures=_of(ours, "ours"))
 
 
 def _of(samples: Samples, whose: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ NOTHING = [sys.executable, "-c", "pass"]
 
 async def rows(folder: Path, quick: bool, told: Told) -> list[Row]:
     """All measurements of this file."""
-    rounds = 5 if quick else 15
+    rounds = 4 if quick else 15
     with daemon_process(folder, QUIET) as running:
         found = [
             await _command(["--help"], running, rounds, told),
@@ -40,7 +40,7 @@ async def _command(words: list[str], running: DaemonProcess, rounds: int, told: 
         _run(NOTHING, environment)
 
     command = " ".join(["tidegate", *words])
-    taken = await in_turns(ours, other, rounds, lambda how_far: told(f"{command} {how_far}"))
+    taken = await in_turns(ours, other, rounds, lambda how_far: told(f"{command} {how_far}"), warm_up=1)
     return replace(compared(f"`{command}`, from start to end", *taken, "Python that does nothing"), ratio=None)
 
 
