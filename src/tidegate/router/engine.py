@@ -27,7 +27,7 @@ VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
 AGENT_TEXT = _SOURCE.replace("@VERSION@", VERSION).encode()
 _INSTALL = (
     'umask 022; d={folder}; mkdir -p $d && cat >$d/agent.new && s=$(sha256sum <$d/agent.new) && [ "${{s%% *}}" = {sum} ] '
-    "&& mv $d/agent.new $d/agent"
+    "&& sync $d/agent.new && mv $d/agent.new $d/agent"
 )
 
 
@@ -218,11 +218,11 @@ class RouterOperationsEngine:
     # ── inside
 
     async def _ask(self, verb: str, *arguments: str, stdin: bytes = b"") -> Answer:
-        """One exchange with the agent; a router that has another version of it, or none, is given ours first."""
+        """One exchange with the agent; a router that has another version of it, a broken one or none is given ours first."""
         command = ["/bin/sh", self._agent, VERSION, verb, *arguments]
         result = await self._shell.run(command, stdin)
         there = result.out.startswith(b"tidegate-agent ")
-        if (there and read_answer(result.out).word == "version") or (not there and result.status in (2, 127)):
+        if (there and read_answer(result.out).word == "version") or not result.out:
             await self.install_agent()
             result = await self._shell.run(command, stdin)
         if not result.out.startswith(b"tidegate-agent "):

@@ -20,8 +20,8 @@ from tidegate.errors import Refused, TimedOut, Unavailable
 from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, HostKeyChanged, LogInRefused, Result
 
 HOST_KEY_ALGORITHMS: Final = ["ssh-ed25519"]
-CONNECT_SECONDS: Final = 10.0
-KEEPALIVE_SECONDS: Final = 5.0  # twice unanswered, and the line counts as dead
+CONNECT_SECONDS: Final = 6.0
+KEEPALIVE_SECONDS: Final = 2.0  # twice unanswered, and the line counts as dead
 
 
 @dataclass(frozen=True, slots=True)
