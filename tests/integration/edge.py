@@ -18,6 +18,7 @@ from tidegate.router.shell import Result
 
 HOME = Interfaces.of("br-lan", "wan")
 US = ControllerId("00000000000000aa")
+KERNEL = "nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan"
 _SET_UP = (
     "ip link add br-lan type bridge && ip link set br-lan up && ip link add wan type veth peer name isp && ip link set wan up"
 )
@@ -47,7 +48,7 @@ class Edge:
 
     def picture(self) -> str:
         """Everything that a change could touch: all rules, all queues, our files."""
-        kernel = self.run("nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan")
+        kernel = self.run(KERNEL)
         files = sorted(path for path in self.root.rglob("*") if path.is_file() and "var/run" not in str(path))
         return kernel + "".join(f"{path}\n{path.read_text()}" for path in files)
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.edge import HOME, US, Edge, an_edge
-from tidegate.errors import Conflict, Refused
+from tests.integration.edge import HOME, KERNEL, US, Edge, EdgeShell, an_edge
+from tidegate.errors import Conflict, Refused, Unavailable
 from tidegate.policy.compiler import checksum
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId
-from tidegate.policy.state import ControllerId, GroupState, Limit, from_text, to_text
+from tidegate.policy.state import ControllerId, GroupState, Limit, RouterName, from_text, to_text
 from tidegate.router.engine import VERSION, RouterOperationsEngine
+from tidegate.router.shell import Result
 from tidegate.router.statefile import Answer, read_answer
 
 pytestmark = pytest.mark.anyio
@@ -147,14 +149,61 @@ async def test_a_change_that_fails_at_any_stage_is_undone(edge: Edge, engine: Ro
 async def test_a_document_that_can_not_be_written_undoes_the_change(edge: Edge, engine: RouterOperationsEngine) -> None:
     state = edge.root / "etc/tidegate/state.json"
     (edge.root / "etc/tidegate/state.json.new").mkdir()  # the agent finds a folder where it wants to write
-    kernel = edge.run("nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan")
+    kernel = edge.run(KERNEL)
     document = state.read_text()
     with pytest.raises(Refused) as refused:
         await engine.synchronise([SLOWER, GUESTS])
     assert refused.value.facts["stage"] == "state"
     assert refused.value.facts["restored"] is True
     assert state.read_text() == document
-    assert edge.run("nft -s list ruleset; tc qdisc show; tc class show dev br-lan; tc class show dev wan") == kernel
+    assert edge.run(KERNEL) == kernel
+
+
+async def test_a_change_that_does_not_read_back_as_asked_is_taken_back(edge: Edge, engine: RouterOperationsEngine) -> None:
+    """A tc that does another thing than it is told, and reports success."""
+    tools = edge.root / "var/run/tidegate/tools"
+    found = dict(line.split("=") for line in tools.read_text().splitlines())
+    liar = edge.root / "tc"
+    liar.write_text(f'#!/bin/sh\n[ ! -f "$2" ] || sed -i s/2000kbit/3000kbit/g "$2"\nexec {found["TC"]} "$@"\n')
+    liar.chmod(0o755)
+    tools.write_text(f"NFT={found['NFT']}\nTC={liar}\n")
+    kernel = edge.run(KERNEL)
+    with pytest.raises(Refused, match="lets 3 Mbit/s through instead of 2 Mbit/s") as refused:
+        await engine.synchronise([SLOWER, GUESTS])
+    assert refused.value.facts["restored"] is True
+    assert edge.run(KERNEL) == kernel
+    assert from_text((edge.root / "etc/tidegate/state.json").read_text()).groups == (CHILD,)
+    assert (await engine.synchronise([CHILD])).words == ()
+
+
+class LosesItsLine(EdgeShell):
+    """Whatever the agent answers to a change, nobody hears it; the change itself arrives or not."""
+
+    arrives = True
+
+    async def run(self, command: Sequence[str], stdin: bytes = b"", **limits: Any) -> Result:
+        if "apply" not in command:
+            return await super().run(command, stdin, **limits)
+        if self.arrives:
+            await super().run(command, stdin, **limits)
+        raise Unavailable("the line was cut")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_lost_answer_is_asked_for_and_the_truth_is_told(
+    edge: Edge, engine: RouterOperationsEngine, arrives: bool
+) -> None:
+    shell = LosesItsLine(edge)
+    shell.arrives = arrives
+    cut = RouterOperationsEngine(shell, RouterName("home"), US, HOME, "bfifo", edge.agent)
+    before = edge.picture()
+    if arrives:
+        assert (await cut.synchronise([SLOWER])).generation == 3
+        assert "rate 2Mbit" in edge.run("tc class show dev br-lan")
+    else:
+        with pytest.raises(Unavailable):
+            await cut.synchronise([SLOWER])
+        assert edge.picture() == before
 
 
 async def test_a_base_set_up_that_fails_leaves_nothing(edge: Edge) -> None:
