@@ -92,6 +92,19 @@ def test_every_command_line_shown_can_be_typed(path: Path) -> None:
             pytest.fail(f"{path.name}: tidegate {' '.join(words)}: {error}")
 
 
+def test_settings_that_the_manual_shows_can_be_read(tmp_path: Path) -> None:
+    found = blocks((ROOT / "docs" / "operations.md").read_text())
+    files = [block.text for block in found if block.info == "toml"]
+    variables = [line for block in found for line in block.text.splitlines() if re.match(r"(Environment=)?TIDEGATE_\w+=", line)]
+    assert files
+    assert variables
+    for number, text in enumerate(files):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        settings.load(file, {})
+    settings.load(environment=dict(line.removeprefix("Environment=").split("=", 1) for line in variables))
+
+
 @every_document
 def test_every_request_shown_asks_a_route_that_exists(path: Path) -> None:
     routes = [
