@@ -14,6 +14,7 @@ from typing import Any
 import asyncssh
 
 from tidegate.lab import Host, Lab
+from tidegate.lab.support import busybox
 
 SOURCE = Path(__file__).parents[2] / "src"
 FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read(100))"
@@ -137,7 +138,13 @@ def plain_user(program: str) -> Iterator[subprocess.Popen[str]]:
     with tempfile.TemporaryDirectory() as copy:
         os.chmod(copy, 0o755)
         shutil.copytree(SOURCE / "tidegate", Path(copy, "tidegate"), ignore=shutil.ignore_patterns("__pycache__"))
-        environment = {"PYTHONPATH": copy, "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+        shutil.copy(busybox(), Path(copy, "busybox"))
+        environment = {
+            "PYTHONPATH": copy,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PATH": "/usr/bin:/bin",
+            "TIDEGATE_BUSYBOX": f"{copy}/busybox",
+        }
         demoted = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
         with subprocess.Popen(
             [*demoted, "/usr/bin/python3", "-c", program],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_a_program_that_takes_too_long_is_killed(lab: Lab) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         child.run(["sleep", "300.125"], timeout=0.3)
     eventually(lambda: "300.125" not in child.run([busybox(), "ps"]).stdout)
+
+
+def test_a_program_ends_when_what_waits_for_it_outside_is_killed(lab: Lab) -> None:
+    child = lab.clients["child"]
+    with child.popen(["sleep", "300.25"]) as process:
+        eventually(lambda: "300.25" in child.run([busybox(), "ps"]).stdout)
+        os.kill(process.pid, signal.SIGKILL)
+    eventually(lambda: "300.25" not in child.run([busybox(), "ps"]).stdout)
 
 
 def test_a_command_runs_in_the_clients_network_with_the_hosts_files(lab: Lab, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def throughput(
     """
     offer = _Offer(direction, protocol, family, streams, rate_mbps)
     reporting = ["--json", "--interval", "0.1"]
-    with _server(internet, offer, *reporting) as (server, port):
+    with _server(internet, offer, *reporting, read=direction == "up") as (server, port):
         argv = _client_argv(internet, offer, port, [*reporting, "--time", f"{seconds + skip:g}"])
         try:
             done = client.run(argv, timeout=seconds + skip + 30)
@@ -74,6 +74,8 @@ class Flow:
     def __init__(self, receiver: Process) -> None:
         self._receiver = receiver
         self._samples: list[tuple[float, float, float]] = []  # (when it ended, its seconds, its Mbit)
+        self.said = ""
+        """iperf3's last words that were no sample: why it ended, if it did."""
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -97,12 +99,18 @@ class Flow:
         """Whether it still runs: a broken connection ends it."""
         return self._receiver.poll() is None
 
+    def join(self) -> None:
+        """Wait for the last sample, once the receiver has ended: its output must not be closed under the reader."""
+        self._reader.join(_START_TIME)
+
     def _read(self) -> None:
         assert self._receiver.stdout is not None
         for line in self._receiver.stdout:
             sample = _interval(line)
-            if sample is not None:
-                with self._lock:
+            with self._lock:
+                if sample is None:
+                    self.said = line.strip()
+                else:
                     self._samples.append((time.monotonic(), *sample))
 
 
@@ -123,16 +131,17 @@ def flow(
     """
     offer = _Offer(direction, protocol, family, 1, rate_mbps)
     watching = ["--interval", "0.1", "--format", "k", "--forceflush"]
-    with _server(internet, offer, *watching) as (server, port):
+    with _server(internet, offer, *watching, read=direction == "up") as (server, port):
         argv = _client_argv(internet, offer, port, [*watching, "--time", f"{seconds:g}"])
-        with client.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as asking:
+        with client.popen(argv, text=True, **_output(direction == "down")) as asking:
+            running = Flow(asking if direction == "down" else server)
             try:
-                running = Flow(asking if direction == "down" else server)
                 _wait_for_first_sample(running)
                 yield running
             finally:
                 asking.kill()
                 server.kill()
+                running.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +158,21 @@ class _Offer:
 
 
 @contextmanager
-def _server(host: Host, offer: _Offer, *options: str) -> Iterator[tuple[Process, int]]:
+def _server(host: Host, offer: _Offer, *options: str, read: bool) -> Iterator[tuple[Process, int]]:
     port = next(_PORTS)
-    # Bound to the address it is asked at: see trap "any UDP server" in internet.py.
+    # Bound to the address it is asked at, or its UDP would answer from another of the internet's.
     argv = [*_iperf3(offer), "--server", "--one-off", "--port", str(port), "--bind", _address(host, offer), *options]
-    with host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    with host.popen(argv, text=True, **_output(read)) as server:
         try:
             _wait_until_it_listens(server, port)
             yield server, port
         finally:
             server.kill()
+
+
+def _output(read: bool) -> dict[str, int]:
+    """Where a program's output goes: into a pipe only if somebody reads it, for a full one would stop the flow."""
+    return {"stdout": subprocess.PIPE if read else subprocess.DEVNULL, "stderr": subprocess.STDOUT}
 
 
 def _client_argv(internet: Host, offer: _Offer, port: int, options: list[str]) -> list[str]:
@@ -201,7 +215,7 @@ def _wait_for_first_sample(running: Flow) -> None:
     until = time.monotonic() + _START_TIME
     while not running.total:
         if not running.is_running or time.monotonic() > until:
-            raise NoMeasurement("nothing flows")
+            raise NoMeasurement(f"nothing flows: {running.said}")
         time.sleep(0.01)
 
 
