@@ -18,7 +18,7 @@ import structlog
 from tidegate.api.torrent import TorrentStatus
 from tidegate.daemon import torrentstore as store
 from tidegate.daemon.journal import Journal
-from tidegate.daemon.livetorrent import LiveTorrent, after, described, news
+from tidegate.daemon.livetorrent import LiveTorrent, after, described, is_complete, news
 from tidegate.daemon.recorder import Recorder
 from tidegate.daemon.torrentrows import Rows
 from tidegate.daemon.torrentstore import Stored
@@ -199,8 +199,20 @@ class Library:
                 live.vetting = True
                 self.start_aside(self._vet(live))
             return None
+        if is_complete(seen) and not (live.written or live.stored.completed_at):
+            if not live.writing:
+                live.writing = True
+                self.start_aside(self._complete(live))
+            return live
         self._turn(live, after(live.stored, seen, datetime.now(UTC)))
         return live
+
+    async def _complete(self, live: LiveTorrent) -> None:
+        """A torrent is told to be complete when its files are."""
+        await self.engine.flushed(live.key)
+        live.written = True
+        if live.seen and self._see(live.seen):
+            self.show(live)
 
     def _turn(self, live: LiveTorrent, now: Stored) -> None:
         events = news(live.stored, now)

@@ -21,6 +21,8 @@ class LiveTorrent:
     stored: Stored
     seen: Snapshot | None = None
     vetting: bool = False  # its metadata came from peers and is being checked
+    writing: bool = False  # it is complete, and its last bytes are on their way into the files
+    written: bool = False  # they are there
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # set once a torrent that is leaving has left
 
     @property
@@ -77,19 +79,23 @@ def described(stored: Stored, meta: Metainfo, metainfo: bytes) -> Stored:
     )
 
 
+def is_complete(seen: Snapshot) -> bool:
+    """Whether all that is wanted is there, by the engine's word: the files may lack the last bytes for a moment."""
+    return seen.has_metadata and seen.left == 0 and seen.activity in ("finished", "seeding")
+
+
 def after(before: Stored, seen: Snapshot, now: datetime) -> Stored:
-    """The record once the engine has shown that state. An error stays until the torrent is resumed."""
+    """The record once the engine has shown that state, all of it in the files. An error stays until the torrent is resumed."""
     error = before.error or seen.error
     if error is not None:
         return replace(before, status="error", error=error)
-    complete = seen.has_metadata and seen.left == 0 and seen.activity in ("finished", "seeding")
     status = seen.activity
     if before.paused:
         status = "paused"
     elif status == "queued":
         # While it reads its resume data, a moment after each start, the engine says nothing of what the torrent will do.
         status = before.status
-    completed_at = before.completed_at or (seen.completed_at or now if complete else None)
+    completed_at = before.completed_at or (seen.completed_at or now if is_complete(seen) else None)
     return replace(before, status=status, completed_at=completed_at)
 
 

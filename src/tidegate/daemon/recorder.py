@@ -52,6 +52,10 @@ class Recorder:
         """Whether something waits to be recorded."""
         return not self._idle.is_set()
 
+    async def settled(self) -> None:
+        """Return when nothing waits to be recorded."""
+        await self._idle.wait()
+
     def note(self, change: Change, *events: Event) -> None:
         """Record what happened by itself. Does not wait; it is tried until the journal takes it."""
         self._put(_Record(change, events, Acting(), None))
@@ -65,7 +69,7 @@ class Recorder:
     async def close(self, patience: float) -> None:
         """Return when all is recorded, or after `patience` seconds."""
         try:
-            await asyncio.wait_for(self._idle.wait(), patience)
+            await asyncio.wait_for(self.settled(), patience)
         except TimeoutError:
             log.error("some changes could not be recorded", changes=len(self._waiting))
         self._task.cancel()

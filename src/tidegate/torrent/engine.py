@@ -5,7 +5,7 @@ What holds here:
 - Alerts reach the loop through a file descriptor. A Python notify callback would abort the process at exit and can deadlock
   with calls that hold the interpreter's lock.
 - Rate limits hold for every peer: libtorrent's own classes would exempt loopback and private addresses.
-- Resume data never claims more than is on the disk: it is taken after the disk cache was flushed.
+- Resume data and `flushed` never claim more than is in the files (see `flushes.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import structlog
 
 from tidegate.errors import Fault, Invalid
 from tidegate.torrent import alerts
-from tidegate.torrent.alerts import Happening, Peer
+from tidegate.torrent.alerts import Happening, Peer, ResumeSaved, Updated
+from tidegate.torrent.flushes import Flushes
 from tidegate.torrent.metainfo import SIZE_LIMIT
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ UPDATE_EVERY: Final = 0.5  # seconds between two looks at rates and progress; tu
 COUNT_EVERY: Final = 1.0
 ALERT_LIMIT: Final = 200_000  # alerts that may wait; some 20 times what 10,000 torrents post at once
 
-_SAVE: Final = lt.save_resume_flags_t.flush_disk_cache | lt.save_resume_flags_t.only_if_modified
+_SAVE: Final = lt.save_resume_flags_t.only_if_modified
 _STATUS: Final = lt.status_flags_t.query_accurate_download_counters
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
@@ -87,6 +88,9 @@ class Engine:
         self._adding: dict[str, tuple[str, asyncio.Future[None]]] = {}  # by each of the torrent's hashes
         self._removing: dict[str, asyncio.Future[str | None]] = {}  # likewise
         self._with_files: set[str] = set()  # those of _removing whose files go too
+        self._stored: set[str] = set()  # those that have files: their metadata is known
+        self._flushes = Flushes(self._flush)
+        self._happened: list[Happening] = []
         self._saving = 0
         self._saved = asyncio.Event()
         self._reading, self._writing = socket.socketpair()
@@ -123,6 +127,8 @@ class Engine:
             done.set_result(None)
             return done
         self._keys.pop(handle, None)
+        self._stored.discard(key)
+        self._flushes.forget(key)
         for each in _hashes(*alerts.hashes(handle.info_hashes())):
             self._removing[each] = done
             if delete_files:
@@ -147,6 +153,12 @@ class Engine:
         for key in list(self._handles if keys is None else keys):
             if handle := self._handles.get(key):
                 self._save(handle)
+
+    def flushed(self, key: str) -> asyncio.Future[None]:
+        """Done once all that the torrent has downloaded up to now is in its files."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._after_flush(key, lambda: None if done.done() else done.set_result(None))
+        return done
 
     def update(self) -> None:
         """Ask for what has changed; it comes as `Updated`."""
@@ -198,6 +210,15 @@ class Engine:
         self._saving += 1
         handle.save_resume_data(_SAVE)
 
+    def _after_flush(self, key: str, done: Callable[[], None]) -> None:
+        if key in self._stored:
+            self._flushes.ask(key, done)
+        else:
+            done()
+
+    def _flush(self, key: str) -> None:
+        self._handles[key].flush_cache()
+
     async def _until_saved(self) -> None:
         while self._saving > 0:
             self._saved.clear()
@@ -219,26 +240,50 @@ class Engine:
                 pass
         except BlockingIOError:
             pass
-        happenings: list[Happening] = []
         kinds: set[type] = set()
         for alert in self._session.pop_alerts():
             kinds.add(type(alert))
             self._settle(alert)
             if found := alerts.convert(alert, self._keys.get):
-                happenings.append(found)
+                self._happen(found)
         if alerts.turns(kinds):
             self.update()
-        if happenings:
-            self._told(happenings)
+        happened, self._happened = self._happened, []
+        if happened:
+            self._told(happened)
+
+    def _happen(self, happening: Happening) -> None:
+        match happening:
+            case ResumeSaved(key):
+                # What it claims was taken before this; what it claims is in the files after that.
+                self._after_flush(key, lambda: self._resume_is_true(happening))
+                return
+            case Updated(snapshots):
+                self._stored.update(each.key for each in snapshots if each.has_metadata)
+            case _:
+                pass
+        self._happened.append(happening)
+
+    def _resume_is_true(self, saved: ResumeSaved) -> None:
+        self._happened.append(saved)
+        self._one_saved()
+
+    def _one_saved(self) -> None:
+        self._saving -= 1
+        self._saved.set()
 
     def _settle(self, alert: Any) -> None:
         """End what waits for this alert."""
         match alert:
             case lt.add_torrent_alert():
                 self._added(alert)
-            case lt.save_resume_data_alert() | lt.save_resume_data_failed_alert():
-                self._saving -= 1
-                self._saved.set()
+            case lt.save_resume_data_alert() if alert.handle not in self._keys:
+                self._one_saved()  # it has left meanwhile
+            case lt.save_resume_data_failed_alert():
+                self._one_saved()  # nothing has changed since the last time
+            case lt.cache_flushed_alert():
+                if key := self._keys.get(alert.handle):
+                    self._flushes.flushed(key)
             case lt.torrent_removed_alert():
                 self._let_go(alert, None, final=False)
             case lt.torrent_deleted_alert():
