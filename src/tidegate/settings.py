@@ -27,7 +27,11 @@ def doc(text: str, default: Any) -> Any:
 def _state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/tidegate")
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "tidegate"
+    kept = os.environ.get("XDG_STATE_HOME")
+    try:
+        return (Path(kept) if kept else Path.home() / ".local/state") / "tidegate"
+    except RuntimeError:  # a user without a home, as services and containers have
+        return Path("/var/lib/tidegate")
 
 
 @dataclass(frozen=True, slots=True)
