@@ -53,17 +53,28 @@ def test_the_operations_manual_names_every_variable_that_is_no_setting() -> None
     assert [name for name in sorted(settings._NOT_SETTINGS) if f"`{name}`" not in text] == []
 
 
-@pytest.mark.parametrize(("user", "state"), [(0, None), (1000, "/somewhere"), (1000, None)])
+@pytest.mark.parametrize(
+    ("user", "home", "state"), [(0, "/root", None), (1000, "/home/ada", "/kept"), (1000, "/home/ada", None)]
+)
 def test_the_default_state_directory_is_as_the_manual_says(
-    user: int, state: str | None, monkeypatch: pytest.MonkeyPatch
+    user: int, home: str, state: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", home)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     if state:
         monkeypatch.setenv("XDG_STATE_HOME", state)
-    said = str(settings.Settings().state_dir).replace("/home/ada", "~").replace("/somewhere", "$XDG_STATE_HOME")
+    said = str(settings.Settings().state_dir).replace(home, "~").replace("/kept", "$XDG_STATE_HOME")
     assert f"`{said}`" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_a_user_without_a_home_has_the_state_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 64999)
+    monkeypatch.setattr(os, "getuid", lambda: 64999)  # nobody's, as a container may be run
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings.Settings().state_dir == Path("/var/lib/tidegate")
+    assert "a user without a home" in (ROOT / "docs" / "operations.md").read_text()
 
 
 # ── what people click, type and look up
