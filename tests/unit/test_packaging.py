@@ -27,8 +27,9 @@ def test_it_starts_a_command_that_exists() -> None:
     application().parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_what_it_puts_into_the_environment_are_settings() -> None:
+def test_what_it_puts_into_the_environment_are_settings_and_a_home() -> None:
     given = dict(pair.split("=", 1) for line in unit()["Environment"] for pair in line.split())
+    assert given.pop("HOME") == given["TIDEGATE_STATE_DIR"]
     settings, sources = load(environment=given)
     assert len(sources) == len(given)
     assert sources.keys() <= {name for name, _, _ in manual()}
