@@ -25,9 +25,15 @@ def test_throughput_is_what_a_shaper_lets_through(
             protocol=protocol,
             direction=direction,
             rate_mbps=offered,
-            seconds=2,
+            seconds=1.5,
             skip=0.5,
         )
+    assert measured == pytest.approx(20 * 0.955, rel=0.1)
+
+
+def test_many_streams_are_measured_as_one(lab: Lab) -> None:
+    with shaped(lab, lab.router.lan, 20):
+        measured = throughput(lab.clients["child"], lab.internet, streams=4, seconds=1.5, skip=0.5)
     assert measured == pytest.approx(20 * 0.955, rel=0.1)
 
 

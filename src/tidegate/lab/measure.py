@@ -7,17 +7,16 @@ at once. "down" is from the second machine to the first, as a client and the int
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from tidegate.lab.box import Process
 from tidegate.lab.host import Host
@@ -29,6 +28,9 @@ Protocol = Literal["tcp", "udp"]
 
 _PORTS: Final = itertools.cycle(range(20000, 30000))
 _START_TIME: Final = 10.0
+_LONGEST: Final = 3600
+"""Seconds after which a flow ends by itself. (iperf3 reads whole seconds only, and 0 as for ever.)"""
+_WATCHING: Final = ("--interval", "0.1", "--format", "k", "--forceflush")
 _UDP_PAYLOAD: Final = 1200
 """Bytes; below every MTU with any header on it."""
 
@@ -53,27 +55,38 @@ def throughput(
 
     `rate_mbps` is what the sender offers over all streams; UDP needs it. Raises `NoMeasurement` if nobody answers.
     """
-    offer = _Offer(direction, protocol, family, streams, rate_mbps)
-    reporting = ["--json", "--interval", "0.1"]
-    with _server(internet, offer, *reporting, read=direction == "up") as (server, port):
-        argv = _client_argv(internet, offer, port, [*reporting, "--time", f"{seconds + skip:g}"])
-        try:
-            done = client.run(argv, timeout=seconds + skip + 30)
-        except subprocess.TimeoutExpired as late:
-            raise NoMeasurement(f"iperf3 had not ended after {late.timeout:g} s") from late
-        report = _report(done.stdout)
-        if direction == "up":
-            out, _ = server.communicate(timeout=_START_TIME)
-            report = _report(out)
-    return _mean(report, skip)
+    with flow(
+        client,
+        internet,
+        direction=direction,
+        protocol=protocol,
+        family=family,
+        streams=streams,
+        rate_mbps=rate_mbps,
+    ) as running:
+        until = time.monotonic() + skip + seconds + _START_TIME
+        while running.elapsed < skip + seconds:
+            if not running.is_running or time.monotonic() > until:
+                raise NoMeasurement(f"it ended after {running.elapsed:.1f} s: {running.said}")
+            time.sleep(0.02)
+        return running.mean(skip, skip + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    seen: float  # on the monotonic clock
+    end: float  # in seconds since it began to flow
+    seconds: float
+    mbit: float
 
 
 class Flow:
     """A flow that runs while it is watched."""
 
-    def __init__(self, receiver: Process) -> None:
+    def __init__(self, receiver: Process, streams: int) -> None:
         self._receiver = receiver
-        self._samples: list[tuple[float, float, float]] = []  # (when it ended, its seconds, its Mbit)
+        self._streams = streams
+        self._samples: list[_Sample] = []
         self.said = ""
         """iperf3's last words that were no sample: why it ended, if it did."""
         self._lock = threading.Lock()
@@ -83,16 +96,23 @@ class Flow:
     def rate(self, last: float = 0.5) -> float:
         """Mbit/s that arrived in the last `last` seconds, in steps of 0.1 s; 0 if nothing did."""
         since = time.monotonic() - last
+        return self._rate(lambda sample: sample.seen > since)
+
+    def mean(self, begin: float, end: float) -> float:
+        """Mbit/s that arrived between two moments, in seconds since it began to flow."""
+        return self._rate(lambda sample: begin - 0.05 < sample.end - sample.seconds and sample.end < end + 0.05)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began to flow, as far as it has been seen."""
         with self._lock:
-            window = [(took, mbit) for ended, took, mbit in self._samples if ended > since]
-        seconds = sum(took for took, _ in window)
-        return sum(mbit for _, mbit in window) / seconds if seconds else 0.0
+            return self._samples[-1].end if self._samples else 0.0
 
     @property
     def total(self) -> float:
         """Mbit that arrived so far."""
         with self._lock:
-            return sum(mbit for _, _, mbit in self._samples)
+            return sum(sample.mbit for sample in self._samples)
 
     @property
     def is_running(self) -> bool:
@@ -103,15 +123,21 @@ class Flow:
         """Wait for the last sample, once the receiver has ended: its output must not be closed under the reader."""
         self._reader.join(_START_TIME)
 
+    def _rate(self, counts: Callable[[_Sample], bool]) -> float:
+        with self._lock:
+            window = [sample for sample in self._samples if counts(sample)]
+        seconds = sum(sample.seconds for sample in window)
+        return sum(sample.mbit for sample in window) / seconds if seconds else 0.0
+
     def _read(self) -> None:
         assert self._receiver.stdout is not None
         for line in self._receiver.stdout:
-            sample = _interval(line)
+            sample = _sample(line, self._streams)
             with self._lock:
                 if sample is None:
                     self.said = line.strip()
                 else:
-                    self._samples.append((time.monotonic(), *sample))
+                    self._samples.append(sample)
 
 
 @contextmanager
@@ -122,19 +148,18 @@ def flow(
     direction: Direction = "down",
     protocol: Protocol = "tcp",
     family: Literal[4, 6] = 4,
+    streams: int = 1,
     rate_mbps: float | None = None,
-    seconds: float = 600.0,
 ) -> Iterator[Flow]:
-    """A flow of one stream to be watched while something is done to it; it ends with the block.
+    """A flow to be watched while something is done to it; it ends with the block.
 
     It begins at once, but its first samples take a few tenths of a second. Raises `NoMeasurement` if nothing flows.
     """
-    offer = _Offer(direction, protocol, family, 1, rate_mbps)
-    watching = ["--interval", "0.1", "--format", "k", "--forceflush"]
-    with _server(internet, offer, *watching, read=direction == "up") as (server, port):
-        argv = _client_argv(internet, offer, port, [*watching, "--time", f"{seconds:g}"])
+    offer = _Offer(direction, protocol, family, streams, rate_mbps)
+    with _server(internet, offer, read=direction == "up") as (server, port):
+        argv = _client_argv(internet, offer, port)
         with client.popen(argv, text=True, **_output(direction == "down")) as asking:
-            running = Flow(asking if direction == "down" else server)
+            running = Flow(asking if direction == "down" else server, streams)
             try:
                 _wait_for_first_sample(running)
                 yield running
@@ -158,10 +183,10 @@ class _Offer:
 
 
 @contextmanager
-def _server(host: Host, offer: _Offer, *options: str, read: bool) -> Iterator[tuple[Process, int]]:
+def _server(host: Host, offer: _Offer, *, read: bool) -> Iterator[tuple[Process, int]]:
     port = next(_PORTS)
     # Bound to the address it is asked at, or its UDP would answer from another of the internet's.
-    argv = [*_iperf3(offer), "--server", "--one-off", "--port", str(port), "--bind", _address(host, offer), *options]
+    argv = [*_iperf3(offer), "--server", "--one-off", "--port", str(port), "--bind", _address(host, offer), *_WATCHING]
     with host.popen(argv, text=True, **_output(read)) as server:
         try:
             _wait_until_it_listens(server, port)
@@ -175,9 +200,9 @@ def _output(read: bool) -> dict[str, int]:
     return {"stdout": subprocess.PIPE if read else subprocess.DEVNULL, "stderr": subprocess.STDOUT}
 
 
-def _client_argv(internet: Host, offer: _Offer, port: int, options: list[str]) -> list[str]:
+def _client_argv(internet: Host, offer: _Offer, port: int) -> list[str]:
     argv = [*_iperf3(offer), "--client", _address(internet, offer), "--port", str(port), "--connect-timeout", "5000"]
-    argv += [*options, "--parallel", str(offer.streams)]
+    argv += [*_WATCHING, "--time", str(_LONGEST), "--parallel", str(offer.streams)]
     if offer.direction == "down":
         argv.append("--reverse")
     if offer.protocol == "udp":
@@ -219,33 +244,14 @@ def _wait_for_first_sample(running: Flow) -> None:
         time.sleep(0.01)
 
 
-def _report(out: str) -> dict[str, Any]:
-    try:
-        report: dict[str, Any] = json.loads(out)
-    except json.JSONDecodeError:
-        raise NoMeasurement(f"iperf3 said {out.strip()[-200:]!r}") from None
-    if "error" in report:
-        raise NoMeasurement(str(report["error"]))
-    return report
+# The line of an interval: of the only stream, or of all of them together.
+_INTERVAL: Final = re.compile(r"^\[( *\d+|SUM)\] +([\d.]+)-([\d.]+) +sec .*? ([\d.]+) Kbits/sec")
 
 
-def _mean(report: dict[str, Any], skip: float) -> float:
-    """The receiver's own intervals: summed, because iperf3's summaries name the sender's rate in some directions."""
-    counted = [interval["sum"] for interval in report["intervals"] if interval["sum"]["start"] > skip - 0.05]
-    seconds = sum(float(interval["seconds"]) for interval in counted)
-    if not seconds:
-        raise NoMeasurement("iperf3 reported no interval")
-    return sum(float(interval["bytes"]) for interval in counted) * 8 / seconds / 1e6
-
-
-_INTERVAL: Final = re.compile(r"^\[ *\d+\] +([\d.]+)-([\d.]+) +sec .*? ([\d.]+) Kbits/sec")
-
-
-def _interval(line: str) -> tuple[float, float] | None:
-    """(seconds, Mbit) of an interval's line; None for every other line and for the final sums."""
+def _sample(line: str, streams: int) -> _Sample | None:
+    """None for every line that is not an interval, the final summary's too."""
     match = _INTERVAL.match(line)
-    if match is None:
+    if match is None or (match[1] == "SUM") != (streams > 1) or line.rstrip().endswith(("sender", "receiver")):
         return None
-    begin, end, kbps = map(float, match.groups())
-    took = end - begin
-    return (took, kbps * took / 1000) if 0 < took < 1 else None
+    begin, end, kbps = map(float, match.groups()[1:])
+    return _Sample(time.monotonic(), end, end - begin, kbps * (end - begin) / 1000)
