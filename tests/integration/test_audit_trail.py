@@ -15,8 +15,8 @@ import pytest
 
 from tidegate.daemon.events import AuditService
 from tidegate.daemon.journal import Journal, nothing
-from tidegate.daemon.retention import Retention
-from tidegate.daemon.store import Store
+from tidegate.daemon.journal.retention import Retention
+from tidegate.daemon.journal.store import Store
 from tidegate.errors import Invalid, Unavailable
 from tidegate.events import RouterReachable, RouterUnreachable
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tidegate.contract.acting import Acting, act
-from tidegate.daemon.chain import Anchor, Chain
 from tidegate.daemon.journal import Journal, nothing
-from tidegate.daemon.retention import Retention
-from tidegate.daemon.store import Change, Store
+from tidegate.daemon.journal.chain import Anchor, Chain
+from tidegate.daemon.journal.retention import Retention
+from tidegate.daemon.journal.store import Change, Store
 from tidegate.errors import NotFound, Unavailable
 from tidegate.events import DaemonStarted, Entry, GroupSynced, Notice, Resync, RouterReachable, RouterUnreachable, Unreadable
 
@@ -404,7 +404,7 @@ async def test_a_store_that_has_lost_what_was_acknowledged_is_not_gone_on_with(p
 
 
 async def test_entries_that_are_due_go_while_the_daemon_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.daemon.journal.TIDY_EVERY", 0.01)
+    monkeypatch.setattr("tidegate.daemon.journal.journal.TIDY_EVERY", 0.01)
     async with opened(path, NOTES, keep=10) as journal:
         await journal.commit(nothing, *(RouterReachable(str(number)) for number in range(5_000)))
         while numbers(await journal.entries(0, 1)) != [4_991]:

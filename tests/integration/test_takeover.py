@@ -14,8 +14,8 @@ import pytest
 from tidegate.contract.acting import Acting
 from tidegate.daemon.events import EventsService
 from tidegate.daemon.journal import Journal, nothing
-from tidegate.daemon.retention import Retention
-from tidegate.daemon.store import Store
+from tidegate.daemon.journal.retention import Retention
+from tidegate.daemon.journal.store import Store
 from tidegate.daemon.takeover import TABLES, Takeover
 from tidegate.events import Entry, TorrentAdded
 

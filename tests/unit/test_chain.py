@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.daemon.chain import START, Anchor, Break, Chain, Row, Verifier, link
+from tidegate.daemon.journal.chain import START, Anchor, Break, Chain, Row, Verifier, link
 from tidegate.daemon.secret import Secret
 
 KEY = Secret(b"k" * 32)

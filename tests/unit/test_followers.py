@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tidegate.daemon.followers import PAGE, QUEUE_LIMIT, Follower, Followers
+from tidegate.daemon.journal.followers import PAGE, QUEUE_LIMIT, Follower, Followers
 from tidegate.events import Entry, Notice, Resync, RouterReachable, RouterUnreachable
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.daemon.retention import Old, Retention, floor_after
+from tidegate.daemon.journal.retention import Old, Retention, floor_after
 
 DAY = "2026-11-{:02}T00:00:00.000000Z"
 

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import AsyncIterator, Callable
 
 from tidegate.api.events import Audit, AuditPage, AuditVerdict, Events
-from tidegate.daemon.chain import Anchor
 from tidegate.daemon.journal import Journal
+from tidegate.daemon.journal.chain import Anchor
 from tidegate.errors import Fault, Invalid
 from tidegate.events import KINDS, Entry, Notice
 

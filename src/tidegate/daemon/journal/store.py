@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from tidegate.contract.acting import Acting
-from tidegate.daemon.chain import Anchor, Break, Chain, Verifier, link
-from tidegate.daemon.diskfault import failure, shakes_trust
-from tidegate.daemon.retention import Old, Retention, floor_after
-from tidegate.daemon.rows import RAW, chain_in, entry_of
-from tidegate.daemon.schema import BEGIN, COMMIT, LAYOUT, ROLLBACK, lost, upgrade
+from tidegate.daemon.journal.chain import Anchor, Break, Chain, Verifier, link
+from tidegate.daemon.journal.diskfault import failure, shakes_trust
+from tidegate.daemon.journal.retention import Old, Retention, floor_after
+from tidegate.daemon.journal.rows import RAW, chain_in, entry_of
+from tidegate.daemon.journal.schema import BEGIN, COMMIT, LAYOUT, ROLLBACK, lost, upgrade
 from tidegate.daemon.secret import Secret, secret_file, sync_folder
 from tidegate.errors import StorageFull, TidegateError, Unavailable
 from tidegate.events import Entry, Event, data_of, type_name

@@ -24,13 +24,13 @@ from typing import Any, TypeVar, cast
 
 from tidegate.contract.acting import Acting
 from tidegate.contract.acting import acting as who_acts
-from tidegate.daemon.audit import Audit, Walk
-from tidegate.daemon.chain import Anchor, Chain
-from tidegate.daemon.diskfault import code_of, failure, shakes_trust
-from tidegate.daemon.followers import Followers
-from tidegate.daemon.retention import Retention
-from tidegate.daemon.rows import RAW, chain_in, entry_of, read_connection
-from tidegate.daemon.store import PRUNED_AT_ONCE, Change, Outcome, Store
+from tidegate.daemon.journal.audit import Audit, Walk
+from tidegate.daemon.journal.chain import Anchor, Chain
+from tidegate.daemon.journal.diskfault import code_of, failure, shakes_trust
+from tidegate.daemon.journal.followers import Followers
+from tidegate.daemon.journal.retention import Retention
+from tidegate.daemon.journal.rows import RAW, chain_in, entry_of, read_connection
+from tidegate.daemon.journal.store import PRUNED_AT_ONCE, Change, Outcome, Store
 from tidegate.errors import Unavailable
 from tidegate.events import Entry, Event, Notice
 

@@ -7,7 +7,7 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tidegate.daemon.chain import Anchor, Break, Chain, Row
+from tidegate.daemon.journal.chain import Anchor, Break, Chain, Row
 from tidegate.daemon.secret import Secret
 from tidegate.events import Entry, Unreadable, event_from
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from tidegate.daemon.chain import Anchor, Break, Verifier
-from tidegate.daemon.rows import RAW, chain_in
+from tidegate.daemon.journal.chain import Anchor, Break, Verifier
+from tidegate.daemon.journal.rows import RAW, chain_in
 from tidegate.daemon.secret import Secret
 
 PAGE = 2_000
