@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 
 from bench import answers, commits, downloads, groups, starting
-from bench.figures import Row, Told, as_json, markdown, shown
+from bench.figures import Row, Told, as_json, machine, markdown, shown
 from bench.processes import ROOT, BenchError
 from tidegate.errors import TidegateError
 from tidegate.lab import LabError
@@ -44,6 +44,7 @@ def main() -> int:
     busy, began = os.getloadavg()[0], time.monotonic()
     if busy > 0.5 * len(os.sched_getaffinity(0)):
         err.print(f"[yellow]The machine is busy already (load {busy:.1f}): expect worse figures on both sides.")
+    where = machine(busy)
     rows: list[Row] = []
     whole = True
     for name in chosen.parts or PARTS:
@@ -53,11 +54,11 @@ def main() -> int:
             err.print(f"{name}: {error}", style="red", markup=False)
             whole = False
     if chosen.json:
-        print(as_json(rows))
+        print(as_json(rows, where))
     else:
-        Console(width=None if sys.stdout.isatty() else 160).print(shown(rows))
+        Console(width=None if sys.stdout.isatty() else 160).print(shown(rows, where))
     if chosen.write and whole and not chosen.parts:
-        _write(markdown(rows))
+        _write(markdown(rows, where))
     err.print(f"{time.monotonic() - began:.0f} s in all")
     return 0 if whole and all(row.held is not False for row in rows) else 1
 

@@ -1,7 +1,7 @@
 """A download by the daemon's torrent process beside one by a plain libtorrent session, from the same seeder over loopback.
 
-Both are measured from the wish (a magnet link with the seeder's address) to the finished file: the metadata, the first
-connection, every piece's hash and, with us, the journal and the event are all in it.
+Both are measured from the wish (a magnet link with the seeder's address) to the whole file: the metadata, the first
+connection, every piece's hash, the cache written out and, with us, the journal and the event are all in it.
 """
 
 from __future__ import annotations

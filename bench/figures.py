@@ -132,9 +132,9 @@ async def in_turns(
 # ── the table
 
 
-def shown(rows: Sequence[Row]) -> Table:
+def shown(rows: Sequence[Row], where: str) -> Table:
     """For a terminal."""
-    table = Table(title="Measured side by side in this run", title_justify="left", caption=machine(), caption_justify="left")
+    table = Table(title="Measured side by side in this run", title_justify="left", caption=where, caption_justify="left")
     for name in ("", "Tidegate", "beside it", "ratio", "target", "held"):
         table.add_column(name, justify="right" if name == "ratio" else "left")
     for row in rows:
@@ -143,26 +143,27 @@ def shown(rows: Sequence[Row]) -> Table:
     return table
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], where: str) -> str:
     """For the README."""
     lines = ["| | Tidegate | beside it | ratio | target | held |", "|---|---|---|---:|---|---|"]
     for row in rows:
         held = "" if row.held is None else "yes" if row.held else "**no**"
         lines.append(f"| {row.what} | {row.ours} | {row.other} | {_ratio(row)} | {row.target} | {held} |")
-    return "\n".join([*lines, "", machine()])
+    return "\n".join([*lines, "", f"{where}."])
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    return json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False)
+def as_json(rows: Sequence[Row], where: str) -> str:
+    return json.dumps({"machine": where, "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False)
 
 
 def _ratio(row: Row) -> str:
     return "" if row.ratio is None else f"{short(row.ratio)}x"
 
 
-def machine() -> str:
-    """What it was measured on."""
+def machine(load: float) -> str:
+    """What it was measured on, and how busy that was with other things."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in info if line.startswith("model name")), platform.machine())
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {' '.join(model.split())}, Linux {platform.release()}, Python {platform.python_version()}"
+    what = f"{cores} cores of {' '.join(model.split())}, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{what}; load before the run {load:.1f}"

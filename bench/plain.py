@@ -2,6 +2,8 @@
 
 A program of the bench's: `python -m bench.plain FOLDER` prints "ready"; each line that it then reads is a magnet link, which it
 downloads, says "done", and forgets with its file. It ends when its input does.
+
+Done means the same as with Tidegate: the file is whole. libtorrent tells it a moment before, its cache being still full.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ def _download(session: Any, link: str, folder: str) -> Any:
     parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     handle = session.add_torrent(parameters)
     _wait_for(session, lt.torrent_finished_alert)
+    handle.flush_cache()
+    _wait_for(session, lt.cache_flushed_alert)
     return handle
 
 
