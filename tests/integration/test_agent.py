@@ -12,15 +12,16 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.edge import HOME, KERNEL, US, Edge, EdgeShell, an_edge
 from tidegate.errors import Conflict, Refused, Unavailable
+from tidegate.policy import tc
 from tidegate.policy.compiler import checksum
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId
-from tidegate.policy.state import ControllerId, GroupState, Limit, RouterName, from_text, to_text
+from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, ControllerId, GroupState, Limit, RouterName, from_text, to_text
 from tidegate.router.engine import VERSION, RouterOperationsEngine
 from tidegate.router.shell import Result
 from tidegate.router.statefile import Answer, read_answer
@@ -235,6 +236,7 @@ async def test_a_router_that_forgot_everything_but_its_document_is_mended_by_the
         ("nft add rule inet tidegate forward accept", "nft table inet tidegate: its rules were changed"),
         ("nft delete table inet tidegate", "nft table inet tidegate: is missing"),
         ("nft delete element inet tidegate mac_mark '{ 02:00:5e:10:00:0b }'", "nft map mac_mark: 02:00:5e:10:00:0b is missing"),
+        ("nft delete element inet tidegate cls '{ 101 }'", "nft map cls: 101 is missing"),
         ("nft add element inet tidegate ip_mark '{ 10.9.9.9 : 107 }'", "nft map ip_mark: 10.9.9.9 should not be there"),
         (
             "tc class replace dev wan parent 1: classid 1:101 htb rate 9mbit ceil 9mbit",
@@ -251,7 +253,7 @@ async def test_drift_is_named_and_a_forced_sync_mends_it(
     edge.run(damage)
     _, remarks = await engine.verify_router_state([CHILD])
     assert place in [remark.text for remark in remarks]
-    await engine.synchronise([CHILD], force=True)
+    assert (await engine.synchronise([CHILD], force=True)).words
     assert (await engine.verify_router_state([CHILD]))[1] == ()
 
 
@@ -347,9 +349,8 @@ GROUPS = st.lists(
         st.just(()),
         st.one_of(
             st.none(),
-            st.builds(
-                Limit, st.integers(64, 3_000_000), st.sampled_from([64, 1_000_000, 32_000_000]), st.sampled_from([None, 4, 640])
-            ),
+            st.builds(Limit, st.integers(64, 3_000_000), st.sampled_from([64, 1_000_000, 32_000_000])),
+            st.builds(Limit, st.integers(64, 1_000_000), st.just(64), st.sampled_from([4, 640])),
         ),
         st.booleans(),
     ),
@@ -358,7 +359,12 @@ GROUPS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(st.tuples(GROUPS, st.integers(0, 2**32)), min_size=1, max_size=5))
 def test_any_history_ends_where_a_fresh_start_would(one_edge: Edge, history: list[tuple[list[GroupState], int]]) -> None:
     """Small changes one after another, each verified, and the same state at once on a router that has nothing."""
@@ -376,6 +382,21 @@ def test_any_history_ends_where_a_fresh_start_would(one_edge: Edge, history: lis
         assert sorted(one_edge.run(PICTURE).split()) == sorted(before.split())
 
     asyncio.run(live())
+
+
+def test_every_class_that_can_be_asked_for_reads_back_as_it_was_asked_for(one_edge: Edge) -> None:
+    """Rates over six orders of magnitude, with and without a burst: whatever tc rounds, we round before it."""
+    dice, wanted, lines = Random(7), {}, list[str]()
+    for minor in map(str, range(100, 1100)):
+        kbit = int(64 * (100_000_000 / 64) ** dice.random())
+        most = kbit * 125 * BURST_SECONDS // 1024
+        burst = dice.choice([None, 4, dice.randint(4, max(4, most))]) if kbit <= BURST_KBIT else None
+        wanted[minor] = tc.traffic_class(kbit, "bfifo", burst)
+        lines += tc.put_class("wan", minor, wanted[minor])
+    batch = one_edge.root / "batch"
+    batch.write_text("\n".join([*tc.add_root("wan"), *lines, ""]))
+    one_edge.run(f"tc -batch {batch}")
+    assert tc.read_device(one_edge.run("tc qdisc show dev wan; tc class show dev wan")).classes == wanted
 
 
 PICTURE = (

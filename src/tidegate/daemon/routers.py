@@ -196,7 +196,7 @@ def _taken_up(group: GroupState) -> GroupSyncRequest:
     limit = group.limit
     policy = None
     if limit:
-        burst = Mbps((limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000) if limit.burst_kib else None
+        burst = Mbps(min(1e5, (limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000)) if limit.burst_kib else None
         policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
     return GroupSyncRequest(Label(f"Group {int(group.id)}"), group.devices, policy, group.active)
 

@@ -12,7 +12,7 @@ from tidegate.contract.codec import decode, encode
 from tidegate.errors import Conflict, Fault, Invalid
 from tidegate.policy.device import DeviceRef, Label
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
-from tidegate.policy.state import BURST_SECONDS, GroupState, group_state
+from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, GroupState, group_state
 
 TABLES = (
     """
@@ -137,5 +137,7 @@ def _faults(group_id: GroupId, request: GroupSyncRequest) -> Iterator[Fault]:
     if policy and policy.burst_mbps is not None:
         if policy.burst_mbps <= policy.limit_mbps:
             yield Fault("body/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
+        if policy.limit_mbps.kbit > BURST_KBIT:
+            yield Fault("body/bandwidth_policy/burst_mbps", "a burst is for limits up to 1000 Mbit/s")
         if policy.burst_mbps > policy.limit_mbps * BURST_SECONDS:
             yield Fault("body/bandwidth_policy/burst_mbps", f"a burst is at most {BURST_SECONDS} times limit_mbps")

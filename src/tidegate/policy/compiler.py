@@ -1,4 +1,4 @@
-"""From a wish to the one bundle that a router is sent.
+"""From what is asked of a router's groups to the one bundle that a router is sent.
 
 A bundle carries everything: what tc does before the rules change, one nft transaction, what tc does after, the new state
 document, and the same three parts again that undo it. The agent receives it whole and checks it before anything runs.
@@ -6,14 +6,13 @@ document, and the same three parts again that undo it. The agent receives it who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tidegate.policy.desired import Resources, desired
-from tidegate.policy.group import GroupId, GroupSyncRequest
 from tidegate.policy.plan import Change, in_words, plan
-from tidegate.policy.state import GroupState, StateDocument, group_state, to_text
+from tidegate.policy.state import GroupState, StateDocument, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class RouterCommandBundle:
     before: StateDocument
     document: StateDocument
     change: Change
-    words: tuple[str, ...] = field(default=())
+    words: tuple[str, ...] = ()
 
     @property
     def generation(self) -> int:
@@ -62,17 +61,15 @@ class GroupPolicyCompiler:
         self._leaf = leaf
 
     def compile_sync_request(
-        self, group_id: GroupId, wish: GroupSyncRequest, document: StateDocument, seen: Resources
+        self, groups: Iterable[GroupState], document: StateDocument, seen: Resources
     ) -> RouterCommandBundle:
-        """The smallest change that makes the group be as the wish says, all other groups being as the document has them."""
-        others = [group for group in document.groups if group.id != group_id]
-        return self.compile_groups([*others, group_state(group_id, wish)], document, seen)
-
-    def compile_groups(self, groups: list[GroupState], document: StateDocument, seen: Resources) -> RouterCommandBundle:
-        """The smallest change after which the router has exactly these groups."""
+        """The smallest change after which the router has exactly these groups: all of them, as one document is one state."""
         after = replace(document, generation=document.generation + 1, groups=tuple(sorted(groups, key=lambda group: group.id)))
         change = plan(seen, self.resources(after))
-        return RouterCommandBundle(document, after, change, in_words(change, document.interfaces.lan))
+        words = in_words(change, document.interfaces.lan)
+        if not words and after.groups != document.groups:
+            words = ("the router's state document is brought up to date",)
+        return RouterCommandBundle(document, after, change, words)
 
     def resources(self, document: StateDocument) -> Resources:
         """What stands on a router that is as its document says."""

@@ -136,6 +136,10 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
             yield Remark(now, f"{key[1]} joins group {now}")
         else:
             yield Remark(now, f"{key[1]} moves from group {was} to group {now}")
+    told = {_group_of(place.minor) for place in (*change.classes_put, *change.classes_gone)}
+    for element in (*change.elements_new, *change.elements_gone):
+        if element.map == "cls" and (group := element.mark - GUESTS.mark) not in told:
+            yield Remark(group, f"group {group}: the way to its class is put right")
     for place in change.classes_gone:
         group = _group_of(place.minor)
         direction = "download" if place.device == lan else "upload"

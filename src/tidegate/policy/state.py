@@ -18,7 +18,10 @@ from tidegate.policy.router import Interfaces
 from tidegate.policy.text import Text
 
 SCHEMA = 1
-BURST_SECONDS = 100  # the kernel keeps a burst as time at the limit's rate, and overflows at 274 s
+# tc hands a burst over as time at the limit's rate, in whole microseconds of at most 274 seconds: above this rate a KiB
+# is less than its grain, and longer it can't be.
+BURST_KBIT = 1_000_000
+BURST_SECONDS = 100
 
 
 class ControllerId(Text):
@@ -50,8 +53,11 @@ class Limit:
     def __post_init__(self) -> None:
         if not all(64 <= rate <= 100_000_000 for rate in (self.download_kbit, self.upload_kbit)):
             raise ValueError("a limit is from 64 kbit/s to 100 Gbit/s")
-        if self.burst_kib is not None and not 4 <= self.burst_kib <= self.download_kbit * 125 * BURST_SECONDS // 1024 + 4:
-            raise ValueError("a burst is from 4 KiB to what the limit lets through in 100 s")
+        if self.burst_kib is not None:
+            if not 4 <= self.burst_kib <= self.download_kbit * 125 * BURST_SECONDS // 1024 + 4:
+                raise ValueError("a burst is from 4 KiB to what the limit lets through in 100 s")
+            if self.download_kbit > BURST_KBIT:
+                raise ValueError("a burst is for limits up to 1 Gbit/s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ UNRESTRICTED_KBIT = 32_000_000  # measured: a default class of 10 Gbit/s costs a
 _MINOR = re.compile(r"[0-9a-f]{1,4}", re.ASCII)
 _RATE = re.compile(r"(\d+)([KMGT]?)bit", re.ASCII)
 _SIZE = re.compile(r"(\d+)([KMG]?)b", re.ASCII)
+LARGEST_KIB = 999_999  # a size is shown in six digits, and as 1.04767e+06Kb beyond
 _DEFAULT_BURST_KIB = 4  # what tc chooses by itself is about one packet; what we ask for is at least this
 
 
@@ -36,9 +37,8 @@ def traffic_class(kbit: int, leaf: str, burst_kib: int | None = None) -> Traffic
     instead of 106-119 with the default queue)."""
     if kbit >= 1_000_000:
         kbit -= kbit % 1000
-    if kbit > UNRESTRICTED_KBIT:
-        burst_kib = None  # one tick of the kernel's clock (64 ns) is half a KiB there: no burst could be told from another
-    return TrafficClass(kbit, leaf, max(32, kbit * 125 // 10 // 1024) if leaf == "bfifo" else None, burst_kib)
+    leaf_kib = min(max(32, kbit * 125 // 10 // 1024), LARGEST_KIB) if leaf == "bfifo" else None
+    return TrafficClass(kbit, leaf, leaf_kib, burst_kib and min(burst_kib, LARGEST_KIB))
 
 
 def add_root(device: str) -> list[str]:

@@ -122,8 +122,8 @@ class RouterOperationsEngine:
             observing += perf_counter() - asked
             self._must_be_ours(seen)
             planning = perf_counter()
-            bundle = self._compiler.compile_groups(list(groups), self._document(seen), seen.resources)
-            if not bundle.change and seen.document and seen.document.groups == bundle.document.groups:
+            bundle = self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+            if not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             applying = perf_counter()
             try:
@@ -167,12 +167,11 @@ class RouterOperationsEngine:
         """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
         seen = await self.observe()
         self._refuse_foreign(seen)
-        document = self._document(seen)
-        mine = seen.document is not None and (document.controller, document.router) == (self._controller, self._router)
-        bundle = self._compiler.compile_groups(list(document.groups), document, seen.resources)
-        if mine and not bundle.change:
+        before = self._document(seen)
+        ours = replace(before, controller=self._controller, router=self._router, interfaces=self._interfaces)
+        bundle = self._compiler.compile_sync_request(ours.groups, ours, seen.resources)
+        if seen.document == ours and not bundle.change:
             return Applied(seen.generation, (), Stages())
-        bundle = replace(bundle, document=replace(bundle.document, controller=self._controller, router=self._router))
         try:
             after, _ = await self.apply_command_bundle(bundle)
         except _Stale as error:
@@ -237,11 +236,11 @@ class RouterOperationsEngine:
         if (document := seen.document) and document.controller != self._controller:
             raise Conflict(
                 f"controller {document.controller} has taken this router up; remove and add it here to take it back",
-                controller=document.controller,
+                controller=str(document.controller),
                 generation=document.generation,
             )
         if seen.document and seen.document.router != self._router:
-            raise Conflict(f"this router is already enrolled here, as {seen.document.router}", router=seen.document.router)
+            raise Conflict(f"this router is already enrolled here, as {seen.document.router}", router=str(seen.document.router))
         self._refuse_foreign(seen)
 
     def _refuse_foreign(self, seen: Observation) -> None:
@@ -249,7 +248,7 @@ class RouterOperationsEngine:
             raise Refused(
                 f"{device} carries a root queue of somebody else ({root}), which is left alone: "
                 f"turn off what made it (SQM, say), or remove it with `tc qdisc del dev {device} root`",
-                device=device,
+                device=str(device),
                 root=root,
             )
 
