@@ -41,7 +41,7 @@ START_LIMIT = 60.0  # seconds from the start until it serves, with all torrents 
 FIRST_START = 10.0  # seconds that the daemon's own start waits for it
 PAUSES = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the first, second, ... try after an end
 STEADY = 30.0  # seconds after which an end counts as the first again
-RETRY_TAKEOVER = 0.5  # seconds
+RETRY_TAKEOVER = 0.5  # seconds until the stream of events is begun anew
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
 
@@ -148,23 +148,27 @@ class TorrentNode:
         ended = asyncio.create_task(process.wait())
         following = asyncio.create_task(self._view.follow())
         taking = asyncio.create_task(self._take_over(remote(Events, link)))
+        ours = (following, taking)
         try:
-            await asyncio.wait({ended, following, taking}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, *ours}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 why = _how_it_ended(ended.result())
-                self._lost(why)
-                # Both come upon the end by themselves; cut off in the middle of it, anyio logs an error that is none.
-                await asyncio.wait({following, taking}, timeout=1)
-                return why
-            if following.done() and isinstance(following.exception(), Hanging):
+            elif following.done() and isinstance(following.exception(), Hanging):
+                why = "did not answer any more"
                 process.kill()
-                return "did not answer any more"
-            await asyncio.gather(*(task for task in (following, taking) if task.done()))
-            return "was left"
+            else:
+                why = "could not be followed"
+            self._lost(why)
+            # Both come upon the end by themselves; cut off in the middle of it, anyio logs an error that is none.
+            await asyncio.wait(ours, timeout=1)
+            for task in ours:
+                if task.done() and not isinstance(task.exception(), Hanging):
+                    task.result()
+            return why
         finally:
-            for task in (ended, following, taking):
-                task.cancel()
-            await asyncio.gather(ended, following, taking, return_exceptions=True)
+            for each in (ended, *ours):
+                each.cancel()
+            await asyncio.gather(ended, *ours, return_exceptions=True)
 
     async def _take_over(self, events: Events) -> None:
         while self._state == "up":
@@ -173,7 +177,7 @@ class TorrentNode:
             except (TidegateError, OutOfStep) as error:
                 if self._state == "up":
                     log.warning("events of the torrent process wait to be taken over", why=str(error))
-                    await asyncio.sleep(RETRY_TAKEOVER)
+            await asyncio.sleep(RETRY_TAKEOVER)
 
     async def _tell(self, event: TorrentEngineDown | TorrentEngineUp) -> None:
         try:

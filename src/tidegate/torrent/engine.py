@@ -54,7 +54,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A torrent for the engine. Exactly one of `metainfo` and `magnet` is set; both were checked before.
+    """A torrent for the engine: its metainfo, its magnet link, or that and the metainfo that it has led to; checked before.
 
     `key` is the caller's name for it; `v1` and `v2` are its hashes as far as they are known.
     """
@@ -352,14 +352,17 @@ def check(addition: Addition) -> None:
 
 
 def _parameters(addition: Addition) -> Any:
+    link = lt.parse_magnet_uri(addition.magnet) if addition.magnet is not None else None
     if addition.resume is not None:
         parameters = lt.read_resume_data(addition.resume)
-        if addition.metainfo is not None:
-            parameters.ti = lt.torrent_info(addition.metainfo)
-    elif addition.metainfo is not None:
-        parameters = lt.load_torrent_buffer(addition.metainfo)
+        # Peers that the link names are always worth asking; trackers may have been edited since.
+        parameters.peers += link.peers if link else []
+    elif link is not None:
+        parameters = link
     else:
-        parameters = lt.parse_magnet_uri(addition.magnet or "")
+        parameters = lt.load_torrent_buffer(addition.metainfo or b"")
+    if addition.metainfo is not None and parameters.ti is None:
+        parameters.ti = lt.torrent_info(addition.metainfo)
     parameters.save_path = os.fspath(addition.folder.absolute())
     flags = lt.torrent_flags.update_subscribe | lt.torrent_flags.apply_ip_filter
     # Without auto_managed a torrent starts at once instead of at libtorrent's next round, up to a second later.
