@@ -76,7 +76,7 @@ def _measure(name: str, quick: bool, err: Console) -> list[Row]:
 
         found = uvloop.run(PARTS[name](Path(folder), quick, told))
     for row in found:
-        err.print(f"{row.what}: {row.ours}" + (f"; beside it {row.other}" if row.other else ""), highlight=False)
+        err.print(f"{row.what}: {row.ours}" + (f"; beside it {row.other}" if row.other else ""), highlight=False, markup=False)
     err.print(f"[dim]{name}: {time.monotonic() - began:.0f} s")
     return found
 

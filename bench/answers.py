@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from bench.wire import KeptConnection
 from tidegate.api.torrent import InfoHash
 
 TORRENTS = 1000
+TOGETHER = 20  # uploads at once
 PIECES, PIECE = 64, 1 << 18
 
 
@@ -26,19 +28,20 @@ async def rows(folder: Path, quick: bool, told: Told) -> list[Row]:
     files = dict(_torrents(TORRENTS))
     with daemon_process(folder, QUIET) as running, KeptConnection(running.address, running.key) as line:
         async with tidegate.connect(running.url, key=running.key) as daemon:
-            for number, file in enumerate(files.values()):
-                if number % 50 == 0:
-                    told(f"{number} of {TORRENTS} torrents are in")
-                await daemon.torrent.upload(file, paused=True)
+            waiting = list(files.values())
+            for first in range(0, TORRENTS, TOGETHER):
+                told(f"{first} of {TORRENTS} torrents are in")
+                together = waiting[first : first + TOGETHER]
+                await asyncio.gather(*(daemon.torrent.upload(file, paused=True) for file in together))
             # Before all: as many torrents as will be listed stand behind the figures of the statistics, too.
             stats = _statistics(line, 20 if quick else 60, told)
-            naive = _Naive(folder, list(files.values()))
+            naive = _Naive(folder, waiting)
             same = _same_list(line, naive, 10 if quick else 40, told)
-            first = InfoHash(next(iter(files)))
+            one = InfoHash(next(iter(files)))
             taken = Samples(), Samples()
             for number in range(30 if quick else 150):
                 told(f"a list with a change {number}")
-                await (daemon.torrent.pause if number % 2 else daemon.torrent.resume)(first)
+                await (daemon.torrent.pause if number % 2 else daemon.torrent.resume)(one)
                 line.time("/api/v1/torrents", 1, taken[0])
                 naive.time(1, taken[1])
             than = "asking libtorrent, in process"

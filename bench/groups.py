@@ -44,7 +44,7 @@ async def rows(folder: Path, quick: bool, told: Told) -> list[Row]:
         client = await stack.enter_async_context(tidegate.connect(running.url, key=running.key))
         await client.routers.add(HOME, _enrolment(ours))
         naive = NaiveRouter(other, await stack.enter_async_context(await _connected(other)))
-        bench = _Bench(client, naive, (ours, other), 8 if quick else 30, told)
+        bench = _Bench(client, naive, (ours, other), 6 if quick else 30, told)
         return await bench.rows()
 
 
