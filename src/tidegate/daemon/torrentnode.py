@@ -175,8 +175,9 @@ class TorrentNode:
             try:
                 await self._takeover.run(events)
             except (TidegateError, OutOfStep) as error:
-                if self._state == "up":
-                    log.warning("events of the torrent process wait to be taken over", why=str(error))
+                if self._state != "up":
+                    return
+                log.warning("events of the torrent process wait to be taken over", why=str(error))
             await asyncio.sleep(RETRY_TAKEOVER)
 
     async def _tell(self, event: TorrentEngineDown | TorrentEngineUp) -> None:
