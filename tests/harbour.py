@@ -32,7 +32,7 @@ class Harbour(Protocol):
         """All berths."""
         ...
 
-    @post("/berths/{number}")
+    @post("/berths/{number}", long=True)
     async def moor(self, number: int, berth: Berth) -> Berth:
         """Take a berth."""
         ...

@@ -57,7 +57,9 @@ class Settings:
         default_factory=_state_dir, metadata={"doc": "Where everything is kept: journal, keys, routers' keys, torrents."}
     )
     listen: str = doc("Address and port of the API. Beyond loopback only with TLS in front; see docs.", "127.0.0.1:64124")
-    hosts: tuple[str, ...] = doc("More `name:port` under which the API is asked (the Host header), such as a proxy's.", ())
+    hosts: tuple[str, ...] = doc(
+        "More values of the Host header to answer to, such as a proxy's: name:port, or the name alone.", ()
+    )
     log_format: Literal["auto", "console", "json"] = doc("Readable for a terminal, or JSON lines.", "auto")
     log_level: Literal["debug", "info", "warning", "error"] = doc("The least level that is logged.", "info")
     torrent: TorrentSettings = field(default_factory=TorrentSettings, metadata={"doc": "The torrent half."})

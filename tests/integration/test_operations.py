@@ -71,7 +71,7 @@ async def test_work_is_followed_from_its_start_to_its_result(tmp_path: Path) -> 
     async def work() -> Operation:
         progress("reading", 1, 3)
         await go_on.wait()
-        return Operation("x", "y", "done", "", 0, 0, datetime(2026, 1, 1, tzinfo=UTC), None)
+        return Operation("x", "y", "z", "done", "", 0, 0, datetime(2026, 1, 1, tzinfo=UTC), None)
 
     async with started(tmp_path) as daemon:
         notices = daemon.journal.follow()
@@ -207,3 +207,19 @@ async def test_an_unknown_operation_is_not_found(tmp_path: Path, operation_id: s
     async with started(tmp_path) as daemon:
         with pytest.raises(NotFound):
             await daemon.operations.status(operation_id)
+
+
+async def test_an_operation_is_seen_by_who_began_it_and_by_administrators_alone(tmp_path: Path) -> None:
+    async def work() -> str:
+        return "for Ada's eyes"
+
+    async with started(tmp_path) as daemon:
+        act(Acting("key:ada", admin=False))
+        begun = daemon.operations.start("routers.add", work())
+        assert (await daemon.operations.status(begun.id)).by == "key:ada"
+        act(Acting("key:bob", admin=False))
+        assert (await daemon.operations.list()).total == 0
+        with pytest.raises(NotFound):
+            await daemon.operations.status(begun.id)
+        act(Acting("key:boss", admin=True))
+        assert (await daemon.operations.list()).total == 1

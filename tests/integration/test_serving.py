@@ -203,6 +203,9 @@ async def test_asked_to_respond_later_it_answers_202_with_the_operation_to_follo
         assert command == "harbour.moor"
         await work
         assert service.berths[4].ship == "Albatros"
+        # What is not long is answered at once, whatever was asked: its result is nobody else's.
+        swift = await client.request("DELETE", "/api/v1/berths/4", headers={"Prefer": "respond-async"})
+        assert (swift.status_code, len(started)) == (200, 1)
 
 
 async def test_a_slow_body_and_half_a_request_leave_the_others_served() -> None:

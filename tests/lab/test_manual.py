@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.managed import HOME, a_controller
-from tidegate.api.routers import Fingerprint, HostName, RouterId
+from tidegate.api.routers import Fingerprint, HostName
 from tidegate.errors import Conflict, Refused
 from tidegate.lab import Lab
 from tidegate.policy.group import GroupId
@@ -68,7 +68,7 @@ async def test_a_damaged_state_document_is_moved_away_and_made_anew(lab: Lab, tm
         await daemon.routers.remove(HOME)
 
 
-async def test_a_router_with_a_new_host_key_is_added_under_another_id_with_its_groups(tmp_path: Path) -> None:
+async def test_a_router_with_a_new_host_key_is_forgotten_and_added_again_with_its_groups(tmp_path: Path) -> None:
     with Lab(clients=("child",)) as lab:
         async with a_controller(lab, tmp_path) as daemon:
             await daemon.enrol()
@@ -81,10 +81,10 @@ async def test_a_router_with_a_new_host_key_is_added_under_another_id_with_its_g
             with pytest.raises(Conflict, match="another host key"):
                 await daemon.routers.remove(HOME)
             shown: Fingerprint = (await daemon.routers.scan_host_key(HostName("127.0.0.1"), daemon.port)).fingerprint
-            anew = RouterId("home2")
-            await daemon.routers.add(anew, daemon.request(host_key=shown))
-            status = await daemon.groups.get_group_status(anew, KIDS)
+            assert (await daemon.routers.status(HOME)).health == "untrusted"
+            await daemon.routers.remove(HOME, forget=True)
+            await daemon.routers.add(HOME, daemon.request(host_key=shown))
+            status = await daemon.groups.get_group_status(HOME, KIDS)
             assert status.verified
             assert status.name == "Group 1"
             assert [str(device.mac) for device in status.devices] == [lab.clients["child"].mac]
-            assert (await daemon.routers.status(HOME)).health == "untrusted"

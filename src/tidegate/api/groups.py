@@ -108,13 +108,13 @@ class GroupList:
 class Groups(Protocol):
     """Groups of devices on a router and what they may use."""
 
-    @post("/routers/{router_id}/groups/{group_id}/sync", emits=(GroupSynced,), limit=1 << 20)
+    @post("/routers/{router_id}/groups/{group_id}/sync", emits=(GroupSynced,), limit=1 << 20, long=True)
     async def sync_group(self, router_id: RouterId, group_id: GroupId, request: GroupSyncRequest) -> GroupSyncResponse:
         """Make the group on the router be as the request says; answers once that was verified on the router.
 
         An unchanged wish sends nothing, unless `force_sync` asks to compare with the router. Raises Invalid, NotFound
-        (router), Conflict (a device belongs to another group), Refused, Unavailable or TimedOut (the router); then the
-        router runs what it ran before.
+        (router), Conflict (a device belongs to another group), Refused (the router, which runs what it ran before), or
+        Unavailable or TimedOut (nobody answers: where the line was cut in mid-change, `get_group_status` tells which it is).
         """
         ...
 
@@ -128,7 +128,7 @@ class Groups(Protocol):
         """All groups of the router with their effective limits, Group 0 (the guests) first."""
         ...
 
-    @delete("/routers/{router_id}/groups/{group_id}", emits=(GroupDeleted,))
+    @delete("/routers/{router_id}/groups/{group_id}", emits=(GroupDeleted,), long=True)
     async def delete_group(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
         """Take everything of the group off the router; its devices become guests. Group 0 can't be deleted (Conflict)."""
         ...

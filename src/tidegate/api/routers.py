@@ -119,6 +119,10 @@ class Routers(Protocol):
         ...
 
     @delete("/routers/{router_id}", scope=ADMIN, emits=(RouterRemoved,), long=True)
-    async def remove(self, router_id: RouterId) -> Router:
-        """Take everything of Tidegate off the router and forget it. Unavailable where it does not answer."""
+    async def remove(self, router_id: RouterId, forget: bool = False) -> Router:
+        """Take everything of Tidegate off the router and forget it.
+
+        With `forget` the router is not asked: for one that is gone, or that shows another host key than the pinned one.
+        Raises Unavailable or Conflict where the router can't be cleaned; it stays enrolled then.
+        """
         ...

@@ -36,6 +36,7 @@ class Operation:
 
     id: str
     command: str
+    by: str
     state: str
     stage: str
     done: int
@@ -66,10 +67,10 @@ class Operations(Protocol):
 
     @get("/operations")
     async def list(self) -> OperationList:
-        """Long operations, newest first; finished ones are kept for a day."""
+        """Long operations, newest first: this key's own, with scope admin everybody's. Finished ones are kept for a day."""
         ...
 
     @get("/operations/{operation_id}")
     async def status(self, operation_id: str) -> Operation:
-        """How far a long operation is, and its result or problem once it has ended."""
+        """How far a long operation is, and its result or problem once it has ended; NotFound for another key's."""
         ...

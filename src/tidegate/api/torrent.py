@@ -33,7 +33,6 @@ class Folder(Text):
     SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "string",
         "format": "folder",
-        "maxLength": 1024,
         "examples": ["films/2026"],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -42,9 +43,14 @@ async def _up(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as daemon:
+    # Where systemd keeps what we say, a key must not be said.
+    logged = "JOURNAL_STREAM" in os.environ
+    loop.add_signal_handler(signal.SIGHUP, err.print, Text("settings are read at the start: restart to change them"))
+    async with running(settings, show_first_key=not logged) as daemon:
         if daemon.first_key:
             err.print(Text(f"The administrator's key, shown this once: {daemon.first_key}"))
+        if logged:
+            err.print(Text(f"Make keys with `tidegate keys create NAME --scope admin --socket {settings.socket}`"))
         err.print(Text(f"Tidegate answers at {daemon.url} and, without a key, at {settings.socket}"))
         await stop.wait()
         # A second signal means now.

@@ -60,7 +60,7 @@ async def _watch(
 def told(notice: Notice) -> Text:
     """One event as one line: when, its number, what, by whom, and its facts."""
     if not isinstance(notice, Entry):
-        return Text(repr(notice), style="yellow")
+        return Text("some events are gone: read the state anew", style="yellow")
     line = Text()
     line.append(notice.at.astimezone().strftime("%H:%M:%S "), style="dim")
     line.append(f"#{notice.number} ", style="dim")

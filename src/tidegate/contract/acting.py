@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """`by` is "key:ID", "local:UID" or "daemon". `report(stage, done, total)` tells a follower how far long work is."""
+    """`by` is "key:ID", "local:UID" (the daemon's own unix socket) or "daemon"; `admin`: may see what others began.
+
+    `report(stage, done, total)` tells a follower how far long work is.
+    """
 
     by: str = "daemon"
     request: str = ""
     command: str = ""
+    admin: bool = True
     report: Callable[[str, int, int], None] | None = None
 
 

@@ -77,10 +77,9 @@ def _call(command: Command, line: Line) -> Callable[..., Coroutine[Any, Any, Any
     return call
 
 
-async def call_with_progress(
-    command: Command, line: Line, arguments: dict[str, Any], told: Callable[[str], None], pause: float = 0.15
-) -> Any:
-    """Run a long command as an operation and tell its stages while it goes on; asks every `pause` seconds."""
+async def call_with_progress(command: Command, line: Line, arguments: dict[str, Any], told: Callable[[str], None]) -> Any:
+    """Run a long command as an operation and tell its stages while it goes on; asks often at first, then every 0.3 s."""
+    pause = 0.01
     path, headers, body = _request(command, (), arguments)
     code, data = await line.request(command.verb, path, {**headers, "Prefer": "respond-async"}, body)
     while code == 202 or code == 200:
@@ -91,6 +90,7 @@ async def call_with_progress(
             raise failure(operation["problem"])
         told(operation["stage"] + (f" {operation['done']}/{operation['total']}" if operation["total"] else ""))
         await asyncio.sleep(pause)
+        pause = min(0.3, pause * 1.5)
         code, data = await line.request("GET", f"{PREFIX}/operations/{operation['id']}", {}, None)
     raise _failure(code, data)
 

@@ -96,6 +96,6 @@ def _responses(command: Command, schema: dict[str, Any]) -> dict[str, Any]:
     if command.streams:
         return {"101": {"description": "a WebSocket of JSON messages", "content": content}, "default": refused}
     done = {"200": {"description": "done", "content": content}}
-    if command.writes:
+    if command.long:
         done["202"] = {"description": "goes on; asked for with `Prefer: respond-async`", "content": {}}
     return {**done, "default": refused}

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Asgi
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tidegate.contract import Command, codec, commands
+from tidegate.contract import ADMIN, Command, codec, commands
 from tidegate.contract.acting import Acting, act
 from tidegate.contract.guard import Guard, Principal, permit
 from tidegate.contract.openapi import document
@@ -212,8 +212,9 @@ def _endpoint(command: Command, service: Any, deferrals: Deferrals | None) -> En
         principal: Principal = request.state.principal
         permit(principal, command)
         arguments = await _arguments(command, request)
-        act(Acting(principal.by, request.state.request_id, command.name))
-        if deferrals and command.writes and "respond-async" in request.headers.get("prefer", ""):
+        act(Acting(principal.by, request.state.request_id, command.name, principal.scope >= ADMIN))
+        # Only long commands: the result of one such as `keys.create` is for its asker's eyes, once.
+        if deferrals and command.long and "respond-async" in request.headers.get("prefer", ""):
             operation = deferrals.start(command.name, method(**arguments))
             headers = {"Location": f"{PREFIX}/operations/{operation.id}", "Preference-Applied": "respond-async"}
             return _json(operation, 202, headers)
@@ -282,7 +283,7 @@ def _stream_endpoint(command: Command, service: Any) -> Callable[[WebSocket], Aw
         except TidegateError as error:
             await _refuse(error, request_id, socket.scope, socket.receive, socket.send)
             return
-        act(Acting(principal.by, request_id, command.name))
+        act(Acting(principal.by, request_id, command.name, principal.scope >= ADMIN))
         items = getattr(service, command.method)(**arguments)
         await socket.accept()
         sender = asyncio.create_task(_send_items(items, socket))

@@ -79,8 +79,10 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Daemon]:
+async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIterator[Daemon]:
     """The daemon, from its state directory to its sockets; what was opened is closed in the opposite order.
+
+    Without `show_first_key` no key is made where there is none: somebody must be there to be shown it.
 
     Raises Invalid for settings that can't be used, Conflict where another daemon has the state directory or the port,
     Unavailable where the store can't be opened.
@@ -95,7 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         journal = await Journal.open(settings.state_dir / "journal.db", MIGRATIONS)
         stack.push_async_callback(journal.close)
         key_service = await KeysService.open(journal, settings.state_dir / "pepper")
-        first = await key_service.bootstrap()
+        first = await key_service.bootstrap() if show_first_key else None
         fleet = Fleet()
         stack.push_async_callback(fleet.close)
         routers = EnrolledRouters(journal, fleet, RouterKeys(settings.state_dir / "router-keys"))
@@ -123,9 +125,13 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         keyed = KeyedDoor(Doorman(key_service.authenticator, Lockout()).authenticate, _hosts(settings, listener.getsockname()))
         by_owner = OpenDoor(f"local:{os.getuid()}", Scope.ADMIN)
         pairs = areas(services)
-        await stack.enter_async_context(serving(application(pairs, keyed, deferrals=operations), listener))
+
+        def ready() -> bool:
+            return all(node.state == "up" for node in torrents.nodes())
+
+        await stack.enter_async_context(serving(application(pairs, keyed, deferrals=operations, ready=ready), listener))
         await stack.enter_async_context(
-            serving(application(pairs, by_owner, deferrals=operations), unix_socket(settings.socket))
+            serving(application(pairs, by_owner, deferrals=operations, ready=ready), unix_socket(settings.socket))
         )
         await stack.enter_async_context(_supervised(key_service.run()))
         host, port = listener.getsockname()[:2]
@@ -137,6 +143,8 @@ def _harden() -> None:
     """What this process holds - routers' keys among it - goes into no core dump, and what it writes is its own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
+    for name, value in (("HOME", "/"), ("LOGNAME", "tidegate")):  # a service may have neither; asyncssh asks for both
+        os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -161,8 +169,9 @@ def _state_dir(path: Path) -> Iterator[None]:
 
 def _hosts(settings: Settings, bound: tuple[Any, ...]) -> list[str]:
     """The names under which this daemon may be asked: itself on loopback, and what the settings add."""
-    port = bound[1]
-    return [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")] + list(settings.hosts)
+    own, port = bound[:2]
+    names = {"127.0.0.1", "localhost", "[::1]", f"[{own}]" if ":" in own else own}
+    return [f"{name}:{port}" for name in names] + list(settings.hosts)
 
 
 @asynccontextmanager

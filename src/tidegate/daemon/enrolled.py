@@ -95,7 +95,7 @@ class EnrolledRouters:
                 await self._fares(router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown))
                 raise Conflict(
                     f"router {router_id} shows another host key than the pinned one; nothing was sent to it. If its key was "
-                    "changed on purpose, remove the router and add it again",
+                    "changed on purpose, remove the router with --forget and add it again",
                     pinned=changed.pinned,
                     shown=changed.shown,
                 ) from None
@@ -125,7 +125,7 @@ class EnrolledRouters:
             record = await self.get(router_id)
             key = self.keys.get(router_id)
             if key is None:
-                raise Unavailable(f"the key for router {router_id} is gone: remove the router and add it again")
+                raise Unavailable(f"the key for router {router_id} is gone: remove the router with --forget and add it again")
             shell = SshShell(Endpoint(record.host, record.port, record.user, record.host_key), key)
             leaf = record.capabilities.leaf if record.capabilities else "bfifo"
             engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), leaf)

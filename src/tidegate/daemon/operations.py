@@ -46,7 +46,7 @@ class OperationsService(Operations):
         if len(self._running) >= RUNNING_LIMIT:
             work.close()
             raise TooMany(f"{RUNNING_LIMIT} operations are running already", retry_after=5)
-        operation = Operation(secrets.token_hex(8), command, "running", "waiting", 0, 0, self._clock(), None)
+        operation = Operation(secrets.token_hex(8), command, acting().by, "running", "waiting", 0, 0, self._clock(), None)
         self._operations[operation.id] = operation
         context = contextvars.copy_context()
         context.run(act, replace(acting(), command=command, report=self._reporter(operation.id)))
@@ -57,11 +57,12 @@ class OperationsService(Operations):
 
     async def list(self) -> OperationList:
         self._forget_old()
-        return OperationList(tuple(reversed(self._operations.values())), len(self._operations))
+        seen = tuple(operation for operation in reversed(self._operations.values()) if _may_see(operation))
+        return OperationList(seen, len(seen))
 
     async def status(self, operation_id: str) -> Operation:
         self._forget_old()
-        if (operation := self._operations.get(operation_id)) is None:
+        if (operation := self._operations.get(operation_id)) is None or not _may_see(operation):
             raise NotFound(f"there is no operation {operation_id[:40]!r}: finished ones are kept for a day")
         return operation
 
@@ -122,3 +123,9 @@ class OperationsService(Operations):
         for place, operation in enumerate(ended):
             if place < surplus or (operation.finished_at is not None and operation.finished_at < horizon):
                 del self._operations[operation.id]
+
+
+def _may_see(operation: Operation) -> bool:
+    """Results are for whoever asked for them: a key that may only read must not learn what an administrator's answer was."""
+    who = acting()
+    return who.admin or who.by == operation.by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -85,21 +85,30 @@ class RoutersService(Routers):
     async def status(self, router_id: RouterId) -> Router:
         return await self._routers.get(router_id)
 
-    async def remove(self, router_id: RouterId) -> Router:
+    async def remove(self, router_id: RouterId, forget: bool = False) -> Router:
         record = await self._routers.get(router_id)
-        key = self._routers.keys.get(router_id)
-        async with self._routers.at(router_id) as router:
-            await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
+        if forget:
+            managed = self._routers.fleet.get(router_id)
+            async with managed.turn if managed else nullcontext():
+                await self._erase(router_id)
+        else:
+            key = self._routers.keys.get(router_id)
+            async with self._routers.at(router_id) as router:
+                await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
+                await self._erase(router_id)
+        return replace(record, health="unknown")
 
-            def erase(db: sqlite3.Connection) -> None:
-                wishes.remove(db, router_id)
-                db.execute("DELETE FROM routers WHERE id = ?", (str(router_id),))
+    async def _erase(self, router_id: RouterId) -> None:
+        """Forget the router here; the caller has its turn."""
 
-            await self._journal.commit(erase, RouterRemoved(str(router_id)))
-            await self._routers.fleet.drop(router_id)
+        def erase(db: sqlite3.Connection) -> None:
+            wishes.remove(db, router_id)
+            db.execute("DELETE FROM routers WHERE id = ?", (str(router_id),))
+
+        await self._journal.commit(erase, RouterRemoved(str(router_id)))
+        await self._routers.fleet.drop(router_id)
         self._routers.keys.remove(router_id)
         self._routers.forget(router_id)
-        return replace(record, health="unknown")
 
     async def _add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
         progress("asking for the host key", 0, 5)

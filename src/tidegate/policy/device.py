@@ -58,7 +58,7 @@ class Label(Text):
     """A name that people give: 1 to 100 printable characters. It stays on the controller; no router ever sees it."""
 
     EXPECTS = "a name of 1 to 100 printable characters"
-    SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "label", "minLength": 1, "maxLength": 100}
+    SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "label"}
 
     def __new__(cls, text: str) -> Self:
         if not 1 <= len(text) <= 100 or not text.isprintable():

@@ -46,7 +46,7 @@ async def scan_host_key(host: str, port: int) -> tuple[str, str]:
     except TimeoutError:
         raise TimedOut(f"{host} port {port} did not answer within {CONNECT_SECONDS:g} s") from None
     except (OSError, asyncssh.Error) as error:
-        raise Unavailable(f"{host} port {port} shows no ed25519 host key: {_reason(error)}") from None
+        raise Unavailable(f"{host} port {port} can't be reached, or has no ed25519 host key: {_reason(error)}") from None
     if key is None:
         raise Unavailable(f"{host} port {port} shows no host key")
     return key.get_algorithm(), key.get_fingerprint()
