@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,20 @@ async def test_a_router_that_does_not_answer_is_said_to_and_found_again(home: Ti
     assert (await home.routers.status(HOME)).health == "reachable"
     kinds = [e.type for e in (await home.audit.list(limit=1000)).entries]
     assert kinds.index("router_unreachable") < kinds.index("router_reachable")
+
+
+async def test_after_a_reboot_an_unchanged_wish_is_put_back_as_soon_as_the_dead_line_is_noticed(
+    home: Tidegate, lab: Lab
+) -> None:
+    await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))
+    lab.router.reboot()
+    assert "1:101" not in rules(lab)
+    for _ in range(40):
+        with suppress(Unavailable):
+            if (await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))).applied:
+                break
+        await asyncio.sleep(0.5)
+    assert "1:101" in rules(lab)
 
 
 async def test_a_strange_host_key_is_not_enrolled(daemon: Tidegate, lab: Lab) -> None:

@@ -66,7 +66,8 @@ class RouterOperationsEngine:
         self._interfaces = interfaces
         self._compiler = GroupPolicyCompiler(leaf)
         self._agent = agent
-        self._last: Observation | None = None
+        self._last: Observation | None = None  # good for as long as the line stands that it was heard on
+        self._heard_on: object | None = None
         self.answers = 0  # how often the router has answered
 
     # ── the agent
@@ -110,10 +111,10 @@ class RouterOperationsEngine:
     async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
-        Nothing is sent where it held to them when it last answered, unless `force` asks it first. Raises Refused (the old
+        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it first. Raises Refused (the old
         state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
         """
-        if force:
+        if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
         observing = 0.0
         for last_try in (False, True):
@@ -227,6 +228,7 @@ class RouterOperationsEngine:
         if not result.out.startswith(b"tidegate-agent "):
             raise Refused(f"the router's agent does not answer: {_text(result)}")
         self.answers += 1
+        self._heard_on = self._shell.line
         return read_answer(result.out)
 
     def _document(self, seen: Observation) -> StateDocument:

@@ -19,6 +19,10 @@ class LocalShell:
         self._environment = environment
         self._turn = asyncio.Lock()
 
+    @property
+    def line(self) -> object | None:
+        return self
+
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
     ) -> Result:

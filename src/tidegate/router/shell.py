@@ -46,4 +46,10 @@ class Shell(Protocol):
         """
         ...
 
+    @property
+    def line(self) -> object | None:
+        """The connection that stands now; None where none does. What a router said over another one may be out of date: it
+        may have been restarted since."""
+        ...
+
     async def close(self) -> None: ...

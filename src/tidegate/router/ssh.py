@@ -58,6 +58,10 @@ class _Client(asyncssh.SSHClient):
     def __init__(self, pinned: str) -> None:
         self._pinned = pinned
         self.shown = ""
+        self.lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.shown = key.get_fingerprint()
@@ -76,6 +80,11 @@ class SshShell:
         self._password = password
         self._turn = asyncio.Lock()
         self._connection: asyncssh.SSHClientConnection | None = None
+        self._client: _Client | None = None
+
+    @property
+    def line(self) -> object | None:
+        return self._client if self._client and not self._client.lost else None
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
@@ -120,7 +129,7 @@ class SshShell:
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         at = self._endpoint
-        client = _Client(at.host_key)
+        client = self._client = _Client(at.host_key)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await asyncssh.connect(
@@ -150,7 +159,7 @@ class SshShell:
     def _drop(self) -> None:
         if self._connection:
             self._connection.abort()
-        self._connection = None
+        self._connection = self._client = None
 
 
 async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, limit: int) -> Result:
