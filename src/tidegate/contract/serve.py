@@ -14,11 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Asgi
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -32,7 +29,6 @@ from tidegate.errors import Fault, Invalid, NotAllowed, NotFound, TidegateError,
 
 PREFIX = "/api/v1"
 PROBLEM = "application/problem+json"
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.http")
 
@@ -52,18 +48,13 @@ def application(
 
     `deferrals` serves `Prefer: respond-async`; `ready` answers /readyz.
     """
-    every = [(command, service) for contract, service in services for command in commands(contract)]
-    by_path: dict[str, dict[str, tuple[Command, Any]]] = {}
-    routes: list[BaseRoute] = []
-    for command, service in every:
-        if command.streams:
-            routes.append(WebSocketRoute(PREFIX + command.path, _stream_endpoint(command, service)))
-        else:
-            by_path.setdefault(command.path, {})[command.verb] = (command, service)
-    # Fixed paths before those with a placeholder, so that /torrents/add is never taken for a torrent's hash.
-    for path, verbs in sorted(by_path.items(), key=lambda item: item[0].count("{")):
-        endpoints = {verb: _endpoint(command, service, deferrals) for verb, (command, service) in verbs.items()}
-        routes.append(Route(PREFIX + path, _by_verb(endpoints), methods=METHODS))
+    routes = _Routes()
+    for contract, service in services:
+        for command in commands(contract):
+            if command.streams:
+                routes.add_stream(PREFIX + command.path, _stream_endpoint(command, service))
+            else:
+                routes.add(command.verb, PREFIX + command.path, _endpoint(command, service, deferrals))
     openapi = codec.encode(document([contract for contract, _ in services], PREFIX))
 
     async def readiness(_: Request) -> Response:
@@ -74,9 +65,54 @@ def application(
     async def api_document(_: Request) -> Response:
         return Response(openapi, media_type="application/json")
 
-    routes += [Route("/readyz", readiness), Route("/openapi.json", api_document)]
-    app = Starlette(routes=routes, exception_handlers={TidegateError: _known, HTTPException: _framework, Exception: _bug})
-    return _Door(app, guard)
+    routes.add("GET", "/readyz", readiness)
+    routes.add("GET", "/openapi.json", api_document)
+    return _Door(routes, guard)
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+StreamEndpoint = Callable[[WebSocket], Awaitable[None]]
+
+
+class _Routes:
+    """Which endpoint answers a path. Fixed paths are found by name, and before those with a placeholder, so that
+    /torrents/add is never taken for a torrent's hash; a framework's router looks through its list one by one."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[str, dict[str, Endpoint]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Endpoint]]] = {}
+        self._streams: dict[str, StreamEndpoint] = {}
+
+    def add(self, verb: str, path: str, endpoint: Endpoint) -> None:
+        if "{" in path:
+            pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)))
+            self._patterns.setdefault(path, (pattern, {}))[1][verb] = endpoint
+        else:
+            self._fixed.setdefault(path, {})[verb] = endpoint
+
+    def add_stream(self, path: str, endpoint: StreamEndpoint) -> None:
+        self._streams[path] = endpoint
+
+    def find(self, verb: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+        """The endpoint and the path's parameters. Raises NotFound, or NotAllowed with the verbs that the path has."""
+        found = (self._fixed[path], {}) if path in self._fixed else self._match(path)
+        if found is None:
+            raise NotFound("no such path")
+        verbs, parameters = found
+        if endpoint := verbs.get("GET" if verb == "HEAD" else verb):
+            return endpoint, parameters
+        raise NotAllowed(f"not with {verb}", allow=", ".join(sorted(verbs)))
+
+    def _match(self, path: str) -> tuple[dict[str, Endpoint], dict[str, str]] | None:
+        for pattern, verbs in self._patterns.values():
+            if match := pattern.fullmatch(path):
+                return verbs, match.groupdict()
+        return None
+
+    def find_stream(self, path: str) -> StreamEndpoint:
+        if path not in self._streams:
+            raise NotFound("no such stream")
+        return self._streams[path]
 
 
 class _Door:
@@ -90,14 +126,12 @@ class _Door:
         (b"cache-control", b"no-store"),
     )
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app = app
+    def __init__(self, routes: _Routes, guard: Guard) -> None:
+        self._routes = routes
         self._guard = guard
+        self._log = log.bind()
 
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         began = time.perf_counter()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = _request_id(headers.get("x-request-id"))
@@ -116,25 +150,37 @@ class _Door:
             await send(message)
 
         scope.setdefault("state", {})["request_id"] = request_id
-        writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         try:
-            if scope["path"] == "/healthz" and not writes:
-                await _json({"alive": True})(scope, receive, sending)
-                return
-            peer = scope["client"][0] if scope.get("client") else ""
-            principal = self._guard.admit(headers, peer, writes=writes)
-            by = principal.by
-            scope["state"]["principal"] = principal
-            await self._app(scope, receive, sending)
+            by = await self._admitted(scope, headers, receive, sending)
         except TidegateError as error:
+            by = scope["state"]["principal"].by if "principal" in scope["state"] else by
             await _refuse(error, request_id, scope, receive, sending)
-        except Exception:  # a bug: `_bug` has logged and answered it, and the framework raises it again for its server
-            if not answered:
+        except Exception as error:  # a bug, told once and without internals
+            log.error("bug", id=request_id, path=scope["path"], exc_info=error)
+            if answered:
                 raise
+            document = {"type": "about:blank", "title": "Internal error", "status": 500, "request": request_id}
+            await _send(Response(codec.encode(document), 500, None, PROBLEM), scope, receive, sending)
         finally:
             took = (time.perf_counter() - began) * 1000
             verb = scope.get("method", "WS")
-            log.info("request", id=request_id, by=by, verb=verb, path=scope["path"], status=answered, ms=round(took, 2))
+            self._log.info("request", id=request_id, by=by, verb=verb, path=scope["path"], status=answered, ms=round(took, 2))
+
+    async def _admitted(self, scope: Asgi, headers: dict[str, str], receive: Receive, send: Send) -> str:
+        """Answer the request if the guard lets it in; who asked."""
+        writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if scope["path"] == "/healthz" and not writes:
+            await _json({"alive": True})(scope, receive, send)
+            return "-"
+        peer = scope["client"][0] if scope.get("client") else ""
+        principal = scope["state"]["principal"] = self._guard.admit(headers, peer, writes=writes)
+        if scope["type"] == "websocket":
+            await self._routes.find_stream(scope["path"])(WebSocket(scope, receive, send))
+        else:
+            endpoint, scope["path_params"] = self._routes.find(scope["method"], scope["path"])
+            response = await endpoint(Request(scope, receive))
+            await response(scope, receive, send)
+        return principal.by
 
 
 def _request_id(given: str | None) -> str:
@@ -145,7 +191,10 @@ def _request_id(given: str | None) -> str:
 
 
 async def _refuse(error: TidegateError, request_id: str, scope: Asgi, receive: Receive, send: Send) -> None:
-    response = _problem(error, request_id)
+    await _send(_problem(error, request_id), scope, receive, send)
+
+
+async def _send(response: Response, scope: Asgi, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await response(scope, receive, send)
         return
@@ -171,48 +220,19 @@ def _problem(error: TidegateError, request_id: str) -> Response:
     return Response(codec.encode(problem(error, request_id)), status(error), headers, PROBLEM)
 
 
-async def _known(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TidegateError)
-    return _problem(error, request.state.request_id)
-
-
-async def _framework(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
-        return _problem(NotAllowed(f"not with {request.method}", allow=allow), request.state.request_id)
-    return _problem(NotFound("no such path"), request.state.request_id)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    log.error("bug", id=request.state.request_id, path=request.url.path, exc_info=error)
-    document = {"type": "about:blank", "title": "Internal error", "status": 500, "request": request.state.request_id}
-    return Response(codec.encode(document), 500, None, PROBLEM)
-
-
 # ── commands
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def _by_verb(endpoints: dict[str, Endpoint]) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        verb = "GET" if request.method == "HEAD" else request.method
-        if verb not in endpoints:
-            raise NotAllowed(f"not with {request.method}", allow=", ".join(sorted(endpoints)))
-        return await endpoints[verb](request)
-
-    return endpoint
 
 
 def _endpoint(command: Command, service: Any, deferrals: Deferrals | None) -> Endpoint:
     method: Callable[..., Coroutine[Any, Any, Any]] = getattr(service, command.method)
 
     async def endpoint(request: Request) -> Response:
-        principal: Principal = request.state.principal
+        state = request.scope["state"]
+        principal: Principal = state["principal"]
         permit(principal, command)
-        arguments = await _arguments(command, request)
-        act(Acting(principal.by, request.state.request_id, command.name, principal.scope >= ADMIN))
+        bare = not (command.path_parameters or command.body or request.scope["query_string"])
+        arguments = {} if bare else await _arguments(command, request)
+        act(Acting(principal.by, state["request_id"], command.name, principal.scope >= ADMIN))
         # Only long commands: the result of one such as `keys.create` is for its asker's eyes, once.
         if deferrals and command.long and "respond-async" in request.headers.get("prefer", ""):
             operation = deferrals.start(command.name, method(**arguments))
@@ -271,7 +291,7 @@ async def _body(request: Request, media: str, limit: int) -> bytes:
 VALIDITY_CHECK = 0.5  # seconds between two looks at whether an open stream's key is still valid; SEC-05 allows 1
 
 
-def _stream_endpoint(command: Command, service: Any) -> Callable[[WebSocket], Awaitable[None]]:
+def _stream_endpoint(command: Command, service: Any) -> StreamEndpoint:
     async def endpoint(socket: WebSocket) -> None:
         principal: Principal = socket.scope["state"]["principal"]
         request_id = socket.scope["state"]["request_id"]

@@ -28,9 +28,19 @@ def configure(settings: Settings) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+        if readable
+        else structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+class _Forward(logging.Handler):
+    """What is logged by the standard library's means comes out in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
 def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -41,7 +51,7 @@ def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
+def _json_line(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     return codec.encode(
         {key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in event.items()}
-    ).decode()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from tidegate.policy.text import Text
@@ -28,6 +29,20 @@ class MacAddress(Text):
         return bool(int(self[:2], 16) & 2)
 
 
+@lru_cache(maxsize=1 << 16)
+def _canonical(text: str) -> str:
+    """An address as it is written here. Kept: a change reads back every address of a router, and nearly all are known."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text[:60]!r} is not an IPv4 or IPv6 address") from None
+    if address.is_multicast or address.is_unspecified or address.is_loopback or str(address) == "255.255.255.255":
+        raise ValueError(f"{address} can't be a device's address")
+    if getattr(address, "scope_id", None):
+        raise ValueError(f"{address} names a zone; give the address alone")
+    return str(address)
+
+
 class IpAddress(Text):
     """One IPv4 or IPv6 host address in canonical text. What can't be a device on a network is refused."""
 
@@ -39,15 +54,7 @@ class IpAddress(Text):
     }
 
     def __new__(cls, text: str) -> Self:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            raise ValueError(f"{text[:60]!r} is not an IPv4 or IPv6 address") from None
-        if address.is_multicast or address.is_unspecified or address.is_loopback or str(address) == "255.255.255.255":
-            raise ValueError(f"{address} can't be a device's address")
-        if getattr(address, "scope_id", None):
-            raise ValueError(f"{address} names a zone; give the address alone")
-        return str.__new__(cls, str(address))
+        return str.__new__(cls, _canonical(text))
 
     @property
     def version(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tidegate.policy.device import IpAddress, MacAddress
@@ -130,6 +131,7 @@ def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[s
     ]
 
 
+@lru_cache(maxsize=1 << 16)
 def _checked(element: Element) -> Element:
     """The element, each part made from its type anew. Raises ValueError for what can't stand in a map of ours."""
     name, key, value = element

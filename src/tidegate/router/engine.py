@@ -111,8 +111,9 @@ class RouterOperationsEngine:
     async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
-        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it first. Raises Refused (the old
-        state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
+        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
+        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable
+        or TimedOut.
         """
         if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
