@@ -208,6 +208,20 @@ async def test_asked_to_respond_later_it_answers_202_with_the_operation_to_follo
         assert (swift.status_code, len(started)) == (200, 1)
 
 
+async def test_who_asks_is_the_socket_and_not_what_a_header_says() -> None:
+    peers: list[str] = []
+
+    class Doorman(Keyring):
+        def authenticate(self, key: str | None, peer: str) -> Principal:
+            peers.append(peer)
+            return super().authenticate(key, peer)
+
+    async with harbour_at_sea(TidalService(), Doorman()) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        for forged in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
+            await client.get("/api/v1/berths", headers={forged: "203.0.113.7"})
+    assert set(peers) == {"127.0.0.1"}
+
+
 async def test_a_slow_body_and_half_a_request_leave_the_others_served() -> None:
     async with harbour_at_sea(TidalService(), Keyring()) as url:
         host, _, port = url.removeprefix("http://").partition(":")
