@@ -344,6 +344,25 @@ async def test_a_restart_brings_everything_back_and_tells_nothing_twice(tmp_path
         assert [event for event in (await here.events())[len(events) :] if not isinstance(event, TorrentStatusChanged)] == []
 
 
+async def test_a_torrent_whose_file_can_not_be_written_fails_alone_and_goes_on_once_it_can(
+    tmp_path: Path, seed: Seeder
+) -> None:
+    in_the_way = tmp_path / "downloads" / seed.name
+    in_the_way.mkdir(parents=True)
+    async with service(tmp_path) as here:
+        await here.torrent.add(AddTorrentRequest(link(1).magnet, paused=True))
+        await here.torrent.upload(seed.torrent)
+        row = await until(here.torrent, seed.info_hash, lambda row: row.status == "error")
+        assert seed.name in (row.error or "")
+        assert (await here.torrent.status(InfoHash(f"{1:040x}"))).status == "paused"
+        in_the_way.rmdir()
+        assert (await here.torrent.resume(seed.info_hash)).error is None
+        await until(here.torrent, seed.info_hash, is_seeding)
+        await here.library.recorder.settled()
+        failed = [event for event in await here.events() if isinstance(event, TorrentFailed)]
+        assert [(event.info_hash, event.why) for event in failed] == [(seed.info_hash, row.error)]
+
+
 # ── lists
 
 

@@ -31,7 +31,7 @@ from tidegate.torrent.engine import Addition, Engine, EngineSettings, NotAdded
 T = TypeVar("T")
 
 SAVE_EVERY = 5.0  # seconds between two looks for resume data of downloads: what came since is fetched anew after a crash
-SAVE_ALL_EVERY = 12  # looks; of the other torrents little changes
+SAVE_ALL_EVERY = 12  # looks; of torrents that get no further little changes
 LIFE = 1 << 32  # revisions that one life of the process has for itself
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
@@ -160,8 +160,10 @@ class Library:
             await asyncio.sleep(every)
             if self.recorder.behind:  # while the disk is full, more would only pile up
                 continue
-            everything = look % SAVE_ALL_EVERY == 0
-            self.engine.save(None if everything else [live.key for live in self if live.stored.status == "downloading"])
+            further = [live for live in self if live.unsaved]
+            self.engine.save(None if look % SAVE_ALL_EVERY == 0 else [live.key for live in further])
+            for live in further:
+                live.unsaved = False
 
     # ── what the engine says
 
@@ -193,6 +195,7 @@ class Library:
         live = self._live.get(seen.key)
         if live is None or live.stored.leaving:
             return None
+        live.unsaved |= live.seen is not None and live.seen.left != seen.left
         live.seen = seen
         if seen.has_metadata and live.stored.total_size is None:
             if not live.vetting:

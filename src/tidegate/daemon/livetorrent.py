@@ -21,6 +21,7 @@ class LiveTorrent:
     stored: Stored
     seen: Snapshot | None = None
     vetting: bool = False  # its metadata came from peers and is being checked
+    unsaved: bool = False  # it has got further than its resume data say
     writing: bool = False  # it is complete, and its last bytes are on their way into the files
     written: bool = False  # they are there
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # set once a torrent that is leaving has left
@@ -86,9 +87,8 @@ def is_complete(seen: Snapshot) -> bool:
 
 def after(before: Stored, seen: Snapshot, now: datetime) -> Stored:
     """The record once the engine has shown that state, all of it in the files. An error stays until the torrent is resumed."""
-    error = before.error or seen.error
-    if error is not None:
-        return replace(before, status="error", error=error)
+    if before.error is not None:
+        return before
     status = seen.activity
     if before.paused:
         status = "paused"

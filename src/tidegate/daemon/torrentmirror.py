@@ -52,6 +52,8 @@ class View:
         self._torrent: Torrent | None = None
         self._session: Session | None = None
         self._counting = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
+        self._queued: asyncio.Task[None] | None = None
 
     @property
     def torrent(self) -> Torrent:
@@ -90,7 +92,18 @@ class View:
         self._rows = Rows()
 
     async def refresh(self) -> None:
-        """Learn what has changed up to now. Raises what the other process raises, Unavailable where it is gone."""
+        """Learn what has changed up to now. Raises what the other process raises, Unavailable where it is gone.
+
+        Who asks while one question is on its way shares the next one with all others who do.
+        """
+        if self._queued is None:
+            self._queued = asyncio.create_task(self._ask_after(self._asking))
+        await asyncio.shield(self._queued)
+
+    async def _ask_after(self, before: asyncio.Task[None] | None) -> None:
+        if before:
+            await asyncio.wait({before})
+        self._asking, self._queued = self._queued, None
         await self._learn(0)
         await self._count()
 

@@ -7,9 +7,10 @@ and not what there is. The same answer object is handed out until something chan
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from tidegate.api.torrent import TorrentList, TorrentStatus
 from tidegate.errors import Fault, Gone, Invalid
@@ -20,11 +21,30 @@ REMOVED_KEPT = 10_000  # removals that deltas can still tell; older revisions ar
 ANSWERS_KEPT = 64  # answers kept for readers that ask the same
 
 
+@dataclass(slots=True)
+class Totals:
+    """Sums over all rows, kept as rows change: `by_status` counts torrents, rates are bytes per second."""
+
+    by_status: Counter[str] = field(default_factory=Counter)
+    download_rate: int = 0
+    upload_rate: int = 0
+    left: int = 0
+    progress: float = 0.0
+
+    def add(self, row: TorrentStatus, sign: int) -> None:
+        self.by_status[row.status] += sign
+        self.download_rate += sign * row.download_rate
+        self.upload_rate += sign * row.upload_rate
+        self.left += sign * row.left
+        self.progress += sign * row.progress
+
+
 class Rows:
     """All rows, oldest torrent first. `revision` is where counting begins; revisions before it are Gone."""
 
     def __init__(self, revision: int = 0) -> None:
         self.revision = revision
+        self.totals = Totals()
         self._floor = revision
         self._rows: dict[str, TorrentStatus] = {}
         self._v1_of: dict[str, str] = {}  # v2 hash -> the hash that the row goes by
@@ -36,9 +56,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def __iter__(self) -> Iterator[TorrentStatus]:
-        return iter(self._rows.values())
 
     def get(self, info_hash: str) -> TorrentStatus | None:
         """The row of that v1 or v2 hash."""
@@ -62,6 +79,7 @@ class Rows:
 
     def reset(self, whole: TorrentList) -> None:
         """Begin anew with another table's full list; all revisions before its are Gone."""
+        self.totals = Totals()
         self._rows.clear()
         self._v1_of.clear()
         self._changed.clear()
@@ -79,6 +97,9 @@ class Rows:
             before = self._rows.get(row.info_hash)
             if before and before.added_at != row.added_at:  # removed and added again: it is the newest now
                 self._forget(row.info_hash)
+            elif before:
+                self.totals.add(before, -1)
+            self.totals.add(row, 1)
             self._rows[row.info_hash] = row
             self._changed[row.info_hash] = revision
             self._changed.move_to_end(row.info_hash)
@@ -88,6 +109,7 @@ class Rows:
 
     def _forget(self, info_hash: str) -> None:
         if row := self._rows.pop(info_hash, None):
+            self.totals.add(row, -1)
             self._changed.pop(info_hash, None)
             self._v1_of.pop(row.info_hash_v2 or "", None)
 
@@ -115,7 +137,7 @@ class Rows:
     async def answer(self, since: int | None, limit: int | None, offset: int, wait_seconds: float) -> TorrentList:
         """The answer to `torrent.list` with `wait_seconds`: with `since`, once something has changed or the time is over."""
         found = self.list(since, limit, offset)
-        if since is None or found.revision != since or wait_seconds <= 0 or self._closed:
+        if since is None or found.revision != since or not wait_seconds > 0 or self._closed:  # not a number: no wait either
             return found
         with suppress(TimeoutError):
             await asyncio.wait_for(self._turned.wait(), min(wait_seconds, WAIT_LIMIT))

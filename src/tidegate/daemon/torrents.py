@@ -119,8 +119,9 @@ class TorrentService(Torrent):
     async def _resume(self, live: LiveTorrent) -> TorrentStatus:
         if live.stored.paused or live.stored.error is not None:
             status = live.seen.activity if live.seen else "queued"
+            failed_to_check = live.stored.error is not None and status in ("queued", "checking")
             await self._turn(live, replace(live.stored, paused=False, status=status, error=None))
-            self._library.engine.resume(live.key)
+            self._library.engine.resume(live.key, recheck=failed_to_check)
         return self._library.row(live)
 
     async def _turn(self, live: LiveTorrent, now: Stored) -> None:
@@ -179,18 +180,18 @@ class SessionService(Session):
         return self._stats
 
     def _count(self) -> GlobalStatsResponse:
-        rows, counters = tuple(self._library.rows), self._library.counters
+        counters, totals, count = self._library.counters, self._library.rows.totals, len(self._library.rows)
         stats = {name: float(counters.get(counter, 0)) for name, counter in _COUNTERS.items()}
-        stats["num_seeding"] = float(sum(row.status == "seeding" for row in rows))
-        stats["total_left"] = float(sum(row.left for row in rows))
-        stats["average_progress"] = round(sum(row.progress for row in rows) / len(rows), 4) if rows else 0.0
-        paused = sum(row.status == "paused" for row in rows)
+        stats["num_seeding"] = float(totals.by_status["seeding"])
+        stats["total_left"] = float(totals.left)
+        stats["average_progress"] = round(totals.progress / count, 4) if count else 0.0
+        paused = totals.by_status["paused"]
         return GlobalStatsResponse(
-            num_torrents=len(rows),
-            num_active=len(rows) - paused - sum(row.status == "error" for row in rows),
+            num_torrents=count,
+            num_active=count - paused - totals.by_status["error"],
             num_paused=paused,
-            total_download_rate=sum(row.download_rate for row in rows),
-            total_upload_rate=sum(row.upload_rate for row in rows),
+            total_download_rate=totals.download_rate,
+            total_upload_rate=totals.upload_rate,
             total_downloaded=counters.get("net.recv_payload_bytes", 0),
             total_uploaded=counters.get("net.sent_payload_bytes", 0),
             stats=stats,

@@ -21,6 +21,7 @@ class Snapshot:
     """A torrent as the engine sees it. Rates are bytes per second of payload, sizes bytes, `progress` 0 to 1.
 
     `activity`: queued, checking, fetching_metadata, downloading, finished, seeding. `left` is what is wanted and not there.
+    Errors are told as `Failed` alone: a snapshot taken before an error was cleared would bring it back.
     """
 
     key: str
@@ -28,7 +29,6 @@ class Snapshot:
     v2: str | None
     name: str
     activity: str
-    error: str | None
     has_metadata: bool
     progress: float
     download_rate: int
@@ -137,7 +137,6 @@ def snapshot(key: str, status: Any) -> Snapshot:
         v2=v2,
         name=shown(status.name, 255),
         activity=_ACTIVITY[int(status.state)],
-        error=status.errc.message() if status.errc.value() else None,
         has_metadata=status.has_metadata,
         progress=status.progress_ppm / 1_000_000,
         download_rate=status.download_payload_rate,

@@ -141,11 +141,13 @@ class Engine:
             handle.pause()
             self._save(handle)
 
-    def resume(self, key: str) -> None:
-        """Go on, also after an error."""
+    def resume(self, key: str, *, recheck: bool = False) -> None:
+        """Go on, also after an error. `recheck`: look at the files anew, whose state libtorrent otherwise remembers."""
         if handle := self._handles.get(key):
             handle.clear_error()
             handle.unset_flags(lt.torrent_flags.upload_mode)  # what a full disk leads to
+            if recheck:
+                handle.force_recheck()
             handle.resume()
 
     def save(self, keys: Iterable[str] | None = None) -> None:
