@@ -317,6 +317,7 @@ async def test_a_change_that_can_not_be_recorded_is_not_made(tmp_path: Path) -> 
                 await command(at)
         with pytest.raises(Unavailable):
             await here.torrent.add(link(2))
+        assert (await here.torrent.status(at)).status == "paused"
         assert [(row.info_hash, row.status) for row in (await here.torrent.list()).torrents] == [(at, "paused")]
 
 

@@ -93,7 +93,8 @@ class Rows:
             self._removed.append((revision, info_hash))
         while len(self._removed) > REMOVED_KEPT:
             self._floor = self._removed.popleft()[0]
-        for row in rows:
+        # A delta is in the order of changes; among its rows those that are new here come in the order of their adding.
+        for row in sorted(rows, key=lambda row: row.added_at):
             before = self._rows.get(row.info_hash)
             if before and before.added_at != row.added_at:  # removed and added again: it is the newest now
                 self._forget(row.info_hash)
