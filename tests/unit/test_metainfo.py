@@ -218,6 +218,7 @@ def test_a_name_that_leaves_its_folder_or_deceives_is_refused_wherever_it_stands
         (tree(a=leaf() | {"b": leaf()}), "file tree/a"),
         (tree(a=leaf(attr="l")), "file tree/a/attr"),
         (tree(a=leaf()) | {"meta version": 3}, "meta version"),
+        (tree(a=leaf()) | {"length": KIB, "name": "a"}, "pieces"),
         (tree(a=leaf(5 * KIB)) | single(length=KIB, pieces=b"h" * 20, name="a"), "file tree"),
     ],
 )

@@ -97,7 +97,8 @@ class _Reading:
         self._info = info
         self._layers = layers
         self.is_v2 = b"meta version" in info
-        self.is_v1 = b"pieces" in info or not self.is_v2
+        # Any of them makes it a version 1 torrent for the engine, which then needs them all.
+        self.is_v1 = not self.is_v2 or not info.keys().isdisjoint((b"pieces", b"files", b"length"))
         self.piece_length = info.get(b"piece length", 0)
         if self.piece_length not in PIECE_LENGTHS:
             self._fault("piece length", "must be a power of two from 16 KiB to 16 MiB")
