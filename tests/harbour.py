@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
-from tidegate.contract import ADMIN, Media, delete, get, post, stream
+from tidegate.contract import ADMIN, Media, delete, get, patch, post, stream
 from tidegate.errors import Conflict, Fault, Invalid, NotFound
 from tidegate.policy.device import IpAddress, Label, MacAddress
 
@@ -42,6 +42,11 @@ class Harbour(Protocol):
         """Keep a picture; answers its size."""
         ...
 
+    @patch("/berths/{number}")
+    async def rename(self, number: int, ship: Label) -> Berth:
+        """Give the ship of a berth another name."""
+        ...
+
     @delete("/berths/{number}", scope=ADMIN)
     async def clear(self, number: int) -> Berth:
         """Free a berth."""
@@ -50,6 +55,11 @@ class Harbour(Protocol):
     @get("/nearest/{address}")
     async def nearest(self, address: IpAddress) -> str:
         """Where an address would berth."""
+        ...
+
+    @get("/soundings")
+    async def sound(self, within: float = 1.0, since: int | None = None) -> float:
+        """How deep it is, measured within so many seconds."""
         ...
 
     @get("/broken")
@@ -82,6 +92,12 @@ class HarbourService(Harbour):
     async def photograph(self, number: int, photo: bytes) -> int:
         return len(photo)
 
+    async def rename(self, number: int, ship: Label) -> Berth:
+        if number not in self.berths:
+            raise NotFound(f"berth {number} is free")
+        self.berths[number] = replace(self.berths[number], ship=ship)
+        return self.berths[number]
+
     async def clear(self, number: int) -> Berth:
         if number not in self.berths:
             raise NotFound(f"berth {number} is free")
@@ -89,6 +105,9 @@ class HarbourService(Harbour):
 
     async def nearest(self, address: IpAddress) -> str:
         return f"v{address.version}"
+
+    async def sound(self, within: float = 1.0, since: int | None = None) -> float:
+        return within
 
     async def broken(self) -> int:
         raise RuntimeError("a secret path /etc/shadow")

@@ -17,8 +17,9 @@ from tidegate import errors, events
 
 if TYPE_CHECKING:
     from tidegate.api import Tidegate
+    from tidegate.contract.executor import Executor
 
-__all__ = ["__version__", "connect", "connect_blocking", "errors", "events"]
+__all__ = ["__version__", "connect", "connect_blocking", "errors", "events", "executor"]
 
 __version__ = "0.1.0"
 
@@ -59,3 +60,14 @@ def connect_blocking(
         yield remote_all(Tidegate, line), drive
     finally:
         line.close()
+
+
+def executor(daemon: Tidegate) -> Executor:
+    """The same commands by name, with plain values: `await executor(daemon).execute("groups.list_groups", router_id="home")`.
+
+    `execute` raises NotFound for the name, Invalid for the arguments; of a stream it gives the async iterator.
+    """
+    from tidegate.contract import areas
+    from tidegate.contract.executor import Executor
+
+    return Executor(areas(daemon))

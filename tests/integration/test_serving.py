@@ -8,19 +8,25 @@ import stat
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
 
+import tidegate.api
 from tests.harbour import Berth, Harbour, HarbourService
-from tidegate.contract import Scope
+from tidegate.api.system import System, SystemStatus
+from tidegate.contract import Scope, areas
+from tidegate.contract.absent import absent
 from tidegate.contract.client import Address, AsyncLine, BlockingLine, drive, remote
 from tidegate.contract.guard import KeyedDoor, OpenDoor, Principal
 from tidegate.contract.serve import application
 from tidegate.daemon.listen import serving, tcp_socket, unix_socket
-from tidegate.errors import Conflict, Invalid, NoDaemon, NotFound, TidegateError, Unauthorized
+from tidegate.daemon.torrentlink import Link
+from tidegate.errors import Conflict, Invalid, NoDaemon, NotFound, TidegateError, Unauthorized, Unavailable
 from tidegate.policy.device import Label
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +63,11 @@ class TidalService(HarbourService):
                 raise Conflict("the sea is closed")
         finally:
             self.listening -= 1
+
+
+class LoneSystem(System):
+    async def status(self) -> SystemStatus:
+        return SystemStatus("1", datetime.now(UTC), "/", 7, 0, ())
 
 
 @asynccontextmanager
@@ -105,6 +116,49 @@ async def test_a_bad_parameter_of_a_stream_is_named() -> None:
                 pass
         assert caught.value.faults[0].at == "query/count"
         await line.close()
+
+
+async def test_what_a_listener_says_is_no_fault_and_ends_nothing() -> None:
+    service, keyring = TidalService(), Keyring()
+    async with harbour_at_sea(service, keyring) as url:
+        uri = url.replace("http", "ws") + "/api/v1/tides?count=10000"
+        async with connect(uri, additional_headers={"Authorization": "Bearer reader"}, proxy=None) as tides:
+            await tides.send(b"\xff\x00")
+            await tides.send("hello")
+            heard = [int(await tides.recv()) for _ in range(50)]
+        assert heard == list(range(50))
+
+
+async def test_a_client_that_leaves_in_mid_body_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    async with harbour_at_sea(TidalService(), Keyring()) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /api/v1/berths/1 HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer boss\r\n"
+        writer.write(f"{head}Content-Length: 100\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert b"100 Continue" in await reader.readline()  # it is waiting for the body
+        writer.close()
+        await writer.wait_closed()
+        said = ""
+        while "status=" not in said:
+            await asyncio.sleep(0.01)
+            said += capsys.readouterr().out
+    assert "status=499" in said
+    assert "bug" not in said + capsys.readouterr().out
+
+
+async def test_commands_run_by_name_over_http() -> None:
+    listener = tcp_socket("127.0.0.1:0")
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    others = [contract for contract, _ in areas(tidegate.api.Tidegate) if contract is not System]
+    pairs = [(System, LoneSystem()), *((contract, absent(contract, "not here")) for contract in others)]
+    async with serving(application(pairs, OpenDoor("local:0", Scope.ADMIN)), listener), tidegate.connect(address) as daemon:
+        executor = tidegate.executor(daemon)
+        assert "groups.list_groups" in executor.names()
+        assert (await executor.execute("system.status")).routers == 7
+        with pytest.raises(Unavailable, match="not here"):
+            await executor.execute("groups.list_groups", router_id="home")
+        with pytest.raises(NotFound, match="no command is called"):
+            await executor.execute("system.sink")
 
 
 async def test_a_revoked_key_ends_its_open_streams() -> None:
@@ -177,6 +231,16 @@ async def test_where_nobody_listens_there_is_no_daemon(tmp_path: Path) -> None:
         with pytest.raises(NoDaemon):
             assert [n async for n in remote(Harbour, line).tides()]
         await line.close()
+
+
+async def test_nobody_is_told_to_start_the_torrent_process_by_hand(tmp_path: Path) -> None:
+    link = Link(tmp_path / "torrent.sock")
+    with pytest.raises(Unavailable, match="is being started again") as asked:
+        await remote(Harbour, link).list()
+    with pytest.raises(Unavailable, match="is being started again") as followed:
+        assert [n async for n in remote(Harbour, link).tides()]
+    assert type(asked.value) is type(followed.value) is Unavailable
+    await link.close()
 
 
 async def test_asked_to_respond_later_it_answers_202_with_the_operation_to_follow() -> None:

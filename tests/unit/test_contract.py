@@ -51,6 +51,13 @@ async def test_a_taken_berth_is_a_conflict_with_its_facts(harbour: Harbour) -> N
     assert caught.value.facts == {"by": "Albatros"}
 
 
+async def test_a_part_of_what_is_there_is_changed(harbour: Harbour) -> None:
+    await harbour.moor(3, Berth(Label("Albatros"), draughts=(2.0,)))
+    assert await harbour.rename(3, Label("Möwe")) == Berth(Label("Möwe"), draughts=(2.0,))
+    with pytest.raises(NotFound, match="berth 4 is free"):
+        await harbour.rename(4, Label("Möwe"))
+
+
 async def test_a_fault_arrives_with_its_place(harbour: Harbour) -> None:
     with pytest.raises(Invalid) as caught:
         await harbour.moor(11, Berth(Label("Albatros")))
@@ -106,6 +113,11 @@ async def test_every_fault_of_a_body_is_named_at_once_with_its_place(app: Any) -
         (b'{"ship": "A", "draughts": [99999999999999999999]}', 400),
         (b'{"ship": "\\ud800"}', 400),
         (b'{"ship": "\xff"}', 400),
+        (b'{"ship": "\xed\xa0\x80"}', 400),
+        ('{"ship": "A"}'.encode("utf-16"), 400),
+        ('{"ship": "A"}'.encode("utf-16-le"), 400),
+        ('{"ship": "A"}'.encode("utf-32-be"), 400),
+        ('{"ship": "A"}'.encode("utf-8-sig"), 400),
         (b"", 400),
         (b"null", 422),
         (b'{"ship": 5}', 422),
@@ -119,6 +131,54 @@ async def test_junk_is_refused_and_nothing_changes(app: Any, body: bytes, status
         reply = await client.post("/api/v1/berths/1", content=body, headers={"content-type": "application/json"})
         assert (await problem_of(reply))["status"] == status
         assert (await client.get("/api/v1/berths")).json() == {"berths": [], "total": 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "at", "why"),
+    [
+        ("since=9223372036854775808", "query/since", "2^53"),
+        ("since=9007199254740992", "query/since", "2^53"),
+        ("since=-9007199254740992", "query/since", "2^53"),
+        ("since=" + "9" * 5000, "query/since", ""),
+        ("within=nan", "query/within", "finite"),
+        ("within=inf", "query/within", "finite"),
+        ("within=-Infinity", "query/within", "finite"),
+        ("within=1e999", "query/within", "range"),
+        ("within=1&within=2", "query/within", "more than once"),
+        ("within=1&within=1", "query/within", "more than once"),
+    ],
+)
+async def test_a_query_that_no_command_can_mean_is_refused_with_its_place(app: Any, query: str, at: str, why: str) -> None:
+    async with http(app, Authorization="Bearer reader") as client:
+        problem = await problem_of(await client.get(f"/api/v1/soundings?{query}"))
+    assert (problem["status"], [fault["at"] for fault in problem["faults"]]) == (422, [at])
+    assert why in problem["faults"][0]["why"]
+
+
+async def test_the_largest_safe_integer_and_any_finite_number_are_taken(app: Any) -> None:
+    async with http(app, Authorization="Bearer reader") as client:
+        assert (await client.get("/api/v1/soundings?since=9007199254740991&within=-2.5e3")).json() == -2500
+
+
+async def test_a_header_that_says_who_is_asked_or_asks_stands_once(app: Any) -> None:
+    async with http(app) as client:
+        for twice in (
+            [("Host", "harbour"), ("Host", "harbour"), ("Authorization", "Bearer boss")],
+            [("Host", "evil.example"), ("Host", "harbour"), ("Authorization", "Bearer boss")],
+            [("Authorization", "Bearer stranger"), ("Authorization", "Bearer boss")],
+        ):
+            problem = await problem_of(await client.get("/api/v1/berths", headers=twice))
+            assert (problem["status"], "twice" in problem["detail"]) == (400, True)
+        fine = [("Authorization", "Bearer boss"), ("Accept", "text/html"), ("Accept", "application/json")]
+        assert (await client.get("/api/v1/berths", headers=fine)).status_code == 200
+
+
+async def test_a_stream_asked_without_an_upgrade_says_that_it_is_one(app: Any) -> None:
+    async with http(app, Authorization="Bearer reader") as client:
+        reply = await client.get("/api/v1/tides")
+    problem = await problem_of(reply)
+    assert (problem["status"], problem["detail"]) == (405, "this is a stream: connect with a WebSocket")
+    assert reply.headers["upgrade"] == "websocket"
 
 
 async def test_doors_answer_in_order_host_origin_key_scope(app: Any) -> None:
@@ -167,6 +227,7 @@ async def test_commands_run_by_name_with_plain_values() -> None:
     moored = await executor.execute("harbour.moor", number=2, berth={"ship": "Albatros"})
     assert moored == Berth(Label("Albatros"))
     assert (await executor.execute("harbour.list")).total == 1
+    assert [n async for n in await executor.execute("harbour.tides", count=2)] == [0, 1]
     with pytest.raises(NotFound):
         await executor.execute("harbour.sink")
     with pytest.raises(Invalid) as caught:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,7 @@ from tidegate.errors import Fault, Invalid, Malformed
 T = TypeVar("T")
 
 DEPTH_LIMIT = 32  # SEC-17
+SAFE_INTEGER = 2**53 - 1  # the largest that every reader of JSON keeps exact; RFC 8259, section 6
 
 
 class Wired(Protocol):
@@ -95,9 +97,14 @@ def fits(value: Any, kind: Any) -> bool:
 def read_text(text: str, kind: Any) -> Any:
     """One path or query parameter: its text as a value of `kind`. Raises ValueError that says what would be right."""
     try:
-        return msgspec.convert(text, type=kind, strict=False, dec_hook=_from_wire)
+        value = msgspec.convert(text, type=kind, strict=False, dec_hook=_from_wire)
     except msgspec.ValidationError as error:
         raise ValueError(str(error).partition(" - at `")[0]) from None
+    if isinstance(value, int) and abs(value) > SAFE_INTEGER:
+        raise ValueError("too large: integers stay below 2^53")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
 
 
 # ── schemas
@@ -187,8 +194,10 @@ def _parse(data: bytes) -> Any:
     if data.count(b"[") + data.count(b"{") > DEPTH_LIMIT and _depth(data) > DEPTH_LIMIT:
         raise Malformed(f"nested deeper than {DEPTH_LIMIT} levels")
     try:
+        # Decoded here and strictly: given bytes, json guesses among UTF-8, -16 and -32, and lets surrogates pass.
+        text = data.decode()
         value = json.loads(
-            data, object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite, parse_int=_safe_int
+            text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite, parse_int=_safe_int
         )
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate can be parsed, but never written again
@@ -239,6 +248,6 @@ def _finite(text: str) -> float:
 
 
 def _safe_int(text: str) -> int:
-    if len(text) > 17 or abs(value := int(text)) >= 2**53:
+    if len(text) > 17 or abs(value := int(text)) > SAFE_INTEGER:
         raise ValueError(f"{text[:20]} is too large: integers stay below 2^53")
     return value

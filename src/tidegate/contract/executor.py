@@ -20,7 +20,10 @@ class Executor:
         return list(self._commands)
 
     async def execute(self, name: str, /, **arguments: Any) -> Any:
-        """Run a command. Arguments may be plain JSON values; raises NotFound for the name, Invalid for the arguments."""
+        """Run a command; of a stream the result is its async iterator.
+
+        Arguments may be plain JSON values; raises NotFound for the name, Invalid for the arguments.
+        """
         if name not in self._commands:
             raise NotFound(f"no command is called {name[:80]!r}")
         command, service = self._commands[name]
@@ -39,4 +42,5 @@ class Executor:
                 faults += error.faults
         if faults:
             raise Invalid(f"the arguments do not fit {name}", faults)
-        return await getattr(service, command.method)(**typed)
+        called = getattr(service, command.method)(**typed)
+        return called if command.streams else await called

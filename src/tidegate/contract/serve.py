@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Asgi
@@ -25,10 +25,12 @@ from tidegate.contract.acting import Acting, act
 from tidegate.contract.guard import Guard, Principal, permit
 from tidegate.contract.openapi import document
 from tidegate.contract.problems import problem, status
-from tidegate.errors import Fault, Invalid, NotAllowed, NotFound, TidegateError, TooLarge, Unavailable, Unsupported
+from tidegate.errors import Fault, Invalid, Malformed, NotAllowed, NotFound, TidegateError, TooLarge, Unavailable, Unsupported
 
 PREFIX = "/api/v1"
 PROBLEM = "application/problem+json"
+CLIENT_LEFT = 499  # in the log only: nobody was there any more to be answered
+ONCE = {b"host", b"origin", b"authorization", b"x-ccbt-api-key"}  # whom another reader would take for a different one if twice
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.http")
 
@@ -95,6 +97,8 @@ class _Routes:
 
     def find(self, verb: str, path: str) -> tuple[Endpoint, dict[str, str]]:
         """The endpoint and the path's parameters. Raises NotFound, or NotAllowed with the verbs that the path has."""
+        if path in self._streams:
+            raise NotAllowed("this is a stream: connect with a WebSocket", allow="GET", upgrade="websocket")
         found = (self._fixed[path], {}) if path in self._fixed else self._match(path)
         if found is None:
             raise NotFound("no such path")
@@ -155,6 +159,8 @@ class _Door:
         except TidegateError as error:
             by = scope["state"]["principal"].by if "principal" in scope["state"] else by
             await _refuse(error, request_id, scope, receive, sending)
+        except (ClientDisconnect, WebSocketDisconnect):
+            answered = answered or CLIENT_LEFT
         except Exception as error:  # a bug, told once and without internals
             log.error("bug", id=request_id, path=scope["path"], exc_info=error)
             if answered:
@@ -168,6 +174,8 @@ class _Door:
 
     async def _admitted(self, scope: Asgi, headers: dict[str, str], receive: Receive, send: Send) -> str:
         """Answer the request if the guard lets it in; who asked."""
+        if len(headers) < len(scope["headers"]):
+            _refuse_twice([name for name, _ in scope["headers"]])
         writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["path"] == "/healthz" and not writes:
             await _json({"alive": True})(scope, receive, send)
@@ -181,6 +189,12 @@ class _Door:
             response = await endpoint(Request(scope, receive))
             await response(scope, receive, send)
         return principal.by
+
+
+def _refuse_twice(names: list[bytes]) -> None:
+    for name in ONCE:
+        if names.count(name) > 1:
+            raise Malformed(f"the header {name.decode()} stands twice in the request")
 
 
 def _request_id(given: str | None) -> str:
@@ -217,6 +231,8 @@ def _problem(error: TidegateError, request_id: str) -> Response:
         headers["Retry-After"] = str(error.facts["retry_after"])
     if "allow" in error.facts:
         headers["Allow"] = str(error.facts["allow"])
+    if "upgrade" in error.facts:
+        headers["Upgrade"] = str(error.facts["upgrade"])
     return Response(codec.encode(problem(error, request_id)), status(error), headers, PROBLEM)
 
 
@@ -244,7 +260,7 @@ def _endpoint(command: Command, service: Any, deferrals: Deferrals | None) -> En
 
 
 async def _arguments(command: Command, request: Request) -> dict[str, Any]:
-    arguments, faults = read_parameters(command, request.path_params, request.query_params)
+    arguments, faults = read_parameters(command, request.path_params, request.query_params.multi_items())
     if body := command.body:
         try:
             data = await _body(request, body.media.type, body.media.limit)
@@ -257,10 +273,16 @@ async def _arguments(command: Command, request: Request) -> dict[str, Any]:
     return arguments
 
 
-def read_parameters(command: Command, path: Mapping[str, str], query: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
+def read_parameters(
+    command: Command, path: Mapping[str, str], pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Any], list[Fault]]:
     """The path's and the query's texts as typed values, and every fault in them."""
     arguments: dict[str, Any] = {}
+    query = dict(pairs)
     faults = [Fault(f"query/{name}", "unknown parameter") for name in query if name not in command.query_parameters]
+    if len(query) < len(pairs):
+        names = [name for name, _ in pairs]
+        faults += [Fault(f"query/{name}", "given more than once") for name in query if names.count(name) > 1]
     given = [("path", n, path[n]) for n in command.path_parameters]
     given += [("query", n, query[n]) for n in command.query_parameters if n in query]
     for where, name, text in given:
@@ -297,7 +319,7 @@ def _stream_endpoint(command: Command, service: Any) -> StreamEndpoint:
         request_id = socket.scope["state"]["request_id"]
         try:
             permit(principal, command)
-            arguments, faults = read_parameters(command, socket.path_params, socket.query_params)
+            arguments, faults = read_parameters(command, socket.path_params, socket.query_params.multi_items())
             if faults:
                 raise Invalid("the request does not fit the command", faults)
         except TidegateError as error:
@@ -334,8 +356,5 @@ async def _send_items(items: Any, socket: WebSocket) -> None:
 
 
 async def _until_closed(socket: WebSocket) -> None:
-    try:
-        while True:
-            await socket.receive_text()
-    except WebSocketDisconnect:
-        return
+    while (await socket.receive())["type"] != "websocket.disconnect":  # what a listener says is of no interest
+        pass
