@@ -93,7 +93,7 @@ def test_watch_goes_on_across_a_restart_and_misses_nothing(tmp_path: Path) -> No
                 seen += [json.loads(watch.stdout.readline()) for _ in range(2)]
             watch.terminate()
     assert [entry["number"] for entry in seen] == [1, 2, 3, 4]
-    assert [entry["type"] for entry in seen] == ["key_created", "daemon_started", "daemon_started", "key_created"]
+    assert [entry["type"] for entry in seen] == ["daemon_started", "key_created", "daemon_started", "key_created"]
 
 
 def test_it_stops_in_order_while_a_stream_is_open(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def test_the_story_is_told_once_and_every_line_holds() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_everything_is_gone_when_it_ends_in_the_middle(number: signal.Signals) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("tidegate-demo-*"))
     demo = subprocess.Popen(
         [*TIDEGATE, "demo", "--once"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     )
@@ -73,7 +75,9 @@ def test_everything_is_gone_when_it_ends_in_the_middle(number: signal.Signals) -
             break
     started = descendants(demo.pid)
     assert len(started) > 10
+    [home] = {path for path in Path(tempfile.gettempdir()).glob("tidegate-demo-*") if path not in before}
     os.kill(demo.pid, number)
     demo.communicate(timeout=30)
     assert demo.returncode != 0
     assert not wait_until_gone(started)
+    assert not home.exists()

@@ -177,6 +177,29 @@ async def test_a_change_that_does_not_read_back_as_asked_is_taken_back(edge: Edg
     assert (await engine.synchronise([CHILD])).words == ()
 
 
+async def test_a_change_that_can_not_be_read_back_is_taken_back(edge: Edge, engine: RouterOperationsEngine) -> None:
+    """A tc that prints, once after a change, what nobody can read."""
+    tools = edge.root / "var/run/tidegate/tools"
+    found = dict(line.split("=") for line in tools.read_text().splitlines())
+    garbles, changed = edge.root / "tc", edge.root / "changed"
+    garbles.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*"-batch -"*) if [ -e {changed} ]; then rm {changed}; echo "class htb 1:101 root rate much"; exit; fi ;;
+*) [ ! -s "$2" ] || touch {changed} ;;
+esac
+exec {found["TC"]} "$@"
+"""
+    )
+    garbles.chmod(0o755)
+    tools.write_text(f"NFT={found['NFT']}\nTC={garbles}\n")
+    kernel = edge.run(KERNEL)
+    with pytest.raises(Refused, match="tc printed"):
+        await engine.synchronise([SLOWER, GUESTS])
+    assert not changed.exists()
+    assert edge.run(KERNEL) == kernel
+
+
 class LosesItsLine(EdgeShell):
     """Whatever the agent answers to a change, nobody hears it; the change itself arrives or not."""
 

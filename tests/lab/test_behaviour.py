@@ -122,7 +122,7 @@ async def test_what_cannot_be_is_refused_with_its_place_and_nothing_changes(home
     assert [fault.at for fault in twice.value.faults] == ["body/devices/1/mac"]
     with pytest.raises(Conflict, match="group 1") as taken:
         await home.groups.sync_group(HOME, PARENTS, wish("Parents", mac(2)))
-    assert "Kids" in taken.value.detail or taken.value.facts
+    assert "(Kids)" in taken.value.detail
     with pytest.raises(Invalid):
         await home.groups.sync_group(HOME, PARENTS, wish("Parents", DeviceRef()))
     with pytest.raises(Invalid):
@@ -208,3 +208,44 @@ async def test_every_change_is_an_event_with_who_did_it(home: Tidegate) -> None:
         "group_deleted",
     ]
     assert (await home.audit.verify()).intact
+
+
+async def test_a_router_under_another_id_is_left_to_it(home: Tidegate, lab: Lab) -> None:
+    await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))
+    second = RouterId("home2")
+    port = lab.forward(lab.router.address, 22)
+    enrol = RouterAddRequest(HostName("127.0.0.1"), Fingerprint(lab.router.host_key), port, password=lab.router.password)
+    await home.routers.add(second, enrol)
+    await home.routers.remove(HOME)
+    assert (await home.groups.get_group_status(second, KIDS)).verified
+    assert "1:101" in rules(lab)
+    await home.routers.remove(second)
+    await home.routers.add(HOME, enrol)
+
+
+async def test_a_change_ends_whole_though_the_one_who_asked_hangs_up(home: Tidegate, lab: Lab) -> None:
+    asking = asyncio.create_task(home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20)))
+    await asyncio.sleep(0.02)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    status = await home.groups.get_group_status(HOME, KIDS)
+    assert (status.verified, status.name) == (True, "Kids")
+    assert "1:101" in rules(lab)
+
+
+async def test_a_change_ends_whole_though_the_daemon_is_told_to_stop_in_the_middle(tmp_path: Path, lab: Lab) -> None:
+    flags = {"state_dir": tmp_path / "state", "listen": "127.0.0.1:0", "torrent.enabled": False, "log_level": "error"}
+    settings = load(environment={}, flags=flags)[0]
+    port = lab.forward(lab.router.address, 22)
+    async with running(settings) as first:
+        enrol = RouterAddRequest(HostName("127.0.0.1"), Fingerprint(lab.router.host_key), port, password=lab.router.password)
+        await first.services.routers.add(HOME, enrol)
+        asking = asyncio.create_task(first.services.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20)))
+        await asyncio.sleep(0.02)
+    await asyncio.gather(asking, return_exceptions=True)
+    async with running(settings) as second:
+        assert (await second.services.groups.get_group_status(HOME, KIDS)).verified
+        assert "1:101" in rules(lab)
+        kinds = [entry.type for entry in (await second.services.audit.list(limit=1000)).entries]
+        assert kinds.index("group_synced") < kinds.index("daemon_stopped")
+        await second.services.routers.remove(HOME)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,18 @@ def demo(
         return report(error, Target())
 
 
+# Its standard input ends with the demo, however that ends. The torrent process may write for a moment longer.
+_SWEEP = 'cat; n=0; while [ -e "$0" ] && [ $n -lt 60 ]; do rm -rf "$0"; sleep 0.2; n=$((n+1)); done'
+
+
+@contextmanager
+def _vanishing_directory() -> Iterator[Path]:
+    """A directory that is gone after the block, and also if this process is killed in it: keys are in there."""
+    path = tempfile.mkdtemp(prefix="tidegate-demo-")
+    with subprocess.Popen(["/bin/sh", "-c", _SWEEP, path], stdin=subprocess.PIPE, start_new_session=True):
+        yield Path(path)
+
+
 async def _demo(once: bool, listen: str) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -49,7 +63,7 @@ async def _demo(once: bool, listen: str) -> int:
         # Loaded from nothing but flags: the demo is the same whatever this machine's settings are.
         lab = await asyncio.to_thread(lambda: Lab(clients=CLIENTS))
         stack.push_async_callback(asyncio.to_thread, lab.close)
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-demo-")))
+        home = stack.enter_context(_vanishing_directory())
         flags = {
             "state_dir": home / "state",
             "listen": listen,

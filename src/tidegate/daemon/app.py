@@ -96,11 +96,14 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         stack.callback(listener.close)
         journal = await Journal.open(settings.state_dir / "journal.db", MIGRATIONS)
         stack.push_async_callback(journal.close)
+        await journal.commit(nothing, DaemonStarted(__version__))
+        stack.push_async_callback(journal.commit, nothing, DaemonStopped())
         key_service = await KeysService.open(journal, settings.state_dir / "pepper")
         first = await key_service.bootstrap() if show_first_key else None
         fleet = Fleet()
         stack.push_async_callback(fleet.close)
         routers = EnrolledRouters(journal, fleet, RouterKeys(settings.state_dir / "router-keys"))
+        stack.push_async_callback(routers.close)
 
         async def routers_count() -> int:
             return len(await routers.all())
@@ -120,8 +123,6 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
             operations=operations,
             system=SystemService(settings.state_dir, started_at, routers_count, lambda: journal.head, torrents.nodes),
         )
-        await journal.commit(nothing, DaemonStarted(__version__))
-        stack.push_async_callback(journal.commit, nothing, DaemonStopped())
         keyed = KeyedDoor(Doorman(key_service.authenticator, Lockout()).authenticate, _hosts(settings, listener.getsockname()))
         by_owner = OpenDoor(f"local:{os.getuid()}", Scope.ADMIN)
         pairs = areas(services)
@@ -152,7 +153,8 @@ def _state_dir(path: Path) -> Iterator[None]:
     """The state directory, made where there is none, for this daemon alone. Raises Conflict, Unavailable."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        if (mode := path.stat().st_mode & 0o777) & 0o077:
+            raise Unavailable(f"the state directory {path} is open to others (mode {mode:o}): chmod 700 it, or choose another")
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise Unavailable(f"the state directory {path} can't be used: {error.strerror}") from None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from tidegate.api.routers import Fingerprint, Router, RouterId
 from tidegate.contract.codec import decode, encode
@@ -25,6 +26,8 @@ from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import Fleet, ManagedRouter
 from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell
+
+T = TypeVar("T")
 
 TABLES = (
     """
@@ -53,7 +56,20 @@ class EnrolledRouters:
         self.keys = keys
         self._health: dict[str, _Health] = {}
         self._opening = asyncio.Lock()
+        self._work: set[asyncio.Task[Any]] = set()
         self._controller: ControllerId | None = None
+
+    async def wholly(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a change to its end, also where the one who asked hangs up or the daemon is told to stop in the middle of it:
+        what runs on the router and what is written down here must stay one thing."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for the changes that are under way; each is bounded by the line's own limits."""
+        await asyncio.gather(*self._work, return_exceptions=True)
 
     async def controller(self) -> ControllerId:
         """This controller's id: 16 hex digits, made with its journal, written into each router's state document."""

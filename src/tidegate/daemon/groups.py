@@ -43,6 +43,14 @@ class GroupAPIService(Groups):
         self._journal = routers.journal
 
     async def sync_group(self, router_id: RouterId, group_id: GroupId, request: GroupSyncRequest) -> GroupSyncResponse:
+        return await self._routers.wholly(self._sync(router_id, group_id, request))
+
+    async def delete_group(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
+        if group_id == GUESTS:
+            raise Conflict("Group 0, the guests, is always there; sync it without a bandwidth policy to lift its limit")
+        return await self._routers.wholly(self._delete(router_id, group_id))
+
+    async def _sync(self, router_id: RouterId, group_id: GroupId, request: GroupSyncRequest) -> GroupSyncResponse:
         began = perf_counter()
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
@@ -68,10 +76,8 @@ class GroupAPIService(Groups):
                 durations=_durations(applied, began, committing),
             )
 
-    async def delete_group(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
+    async def _delete(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
         began = perf_counter()
-        if group_id == GUESTS:
-            raise Conflict("Group 0, the guests, is always there; sync it without a bandwidth policy to lift its limit")
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
             gone = known.get(group_id) or _no_group(router_id, group_id)

@@ -14,8 +14,10 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from tidegate.daemon.connection import Connection
 from tidegate.errors import Conflict, Fault, Invalid
 
+SOCKET_PATH_LIMIT = 107  # sun_path in sys/un.h, less the closing zero
 SHUTDOWN_GRACE = 3  # seconds that open requests get when the daemon stops
 
 
@@ -46,6 +48,9 @@ def tcp_socket(listen: str) -> socket.socket:
 def unix_socket(path: Path) -> socket.socket:
     """A listening unix socket that only this user can open. The caller holds the state directory's lock, so an old file
     at that path belongs to nobody."""
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        why = f"its sockets' paths have at most {SOCKET_PATH_LIMIT} bytes: choose a shorter one"
+        raise Invalid("these settings can't be used", [Fault("state_dir", why)])
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _umask(0o177):
@@ -71,11 +76,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(app: ASGIApp, listener: socket.socket, http: type[Connection] = Connection) -> AsyncIterator[None]:
     """Serve `app` on the socket until the block is left; open requests then get a few seconds to end."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=http,
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
@@ -85,7 +90,6 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         ws_max_size=64 * 1024,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=SHUTDOWN_GRACE,
-        h11_max_incomplete_event_size=16 * 1024,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -74,7 +74,7 @@ class RoutersService(Routers):
             raise Conflict(f"there is a router {router_id} already", router=str(router_id))
         self._adding.add(router_id)
         try:
-            return await self._add(router_id, request)
+            return await self._routers.wholly(self._add(router_id, request))
         finally:
             self._adding.discard(router_id)
 
@@ -86,6 +86,9 @@ class RoutersService(Routers):
         return await self._routers.get(router_id)
 
     async def remove(self, router_id: RouterId, forget: bool = False) -> Router:
+        return await self._routers.wholly(self._remove(router_id, forget))
+
+    async def _remove(self, router_id: RouterId, forget: bool) -> Router:
         record = await self._routers.get(router_id)
         if forget:
             managed = self._routers.fleet.get(router_id)

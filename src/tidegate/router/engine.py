@@ -8,6 +8,7 @@ comes in the same answer and is held against what should be there; where it is n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
@@ -15,6 +16,7 @@ from time import perf_counter
 
 from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
 from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
+from tidegate.policy.desired import Resources
 from tidegate.policy.plan import Remark, drift, plan
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
@@ -154,7 +156,13 @@ class RouterOperationsEngine:
             raise Conflict("another change is being made on this router right now; try again")
         if answer.word == "incomplete":
             raise Unavailable("the change did not arrive whole; nothing was done")
-        after = read_observation(answer, self._interfaces)
+        try:
+            after = read_observation(answer, self._interfaces)
+        except Refused as unreadable:
+            # What it runs now can't be verified, so it must not stay.
+            if answer.word == "ok":
+                await self._take_back(bundle, bundle.after, bundle.document.generation, [unreadable.detail])
+            raise
         if answer.word == "refused":
             self._last = after
             await self._must_be_as_before(bundle, before, after, answer)
@@ -162,7 +170,8 @@ class RouterOperationsEngine:
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
         self._last = after
         if change := plan(after.resources, bundle.after):
-            await self._take_back(bundle, after, drift(change))
+            places = [remark.text for remark in drift(change)]
+            await self._take_back(bundle, after.resources, after.generation, places)
         return after, answered
 
     async def create_group_infrastructure(self) -> Applied:
@@ -201,8 +210,8 @@ class RouterOperationsEngine:
         """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
         seen = await self.observe()
         self._last = None
-        if seen.document and seen.document.controller != self._controller:
-            await self._ask("forget", key)
+        if (document := seen.document) and (document.controller, document.router) != (self._controller, self._router):
+            await self._ask("forget", key)  # somebody else takes care of it now, or we do under another id
             return
         ours = sorted(seen.resources.roots)
         answer = await self._ask("teardown", key, *ours)
@@ -282,19 +291,19 @@ class RouterOperationsEngine:
             drift=[remark.text for remark in left],
         )
 
-    async def _take_back(self, bundle: RouterCommandBundle, after: Observation, wrong: tuple[Remark, ...]) -> None:
-        """What was read back is not what was asked for: go back to the groups of before, then raise Refused."""
+    async def _take_back(self, bundle: RouterCommandBundle, seen: Resources, generation: int, wrong: Sequence[str]) -> None:
+        """What was read back is not what was asked for, or can't be read: go back to what was before, then raise Refused."""
         old = bundle.change.seen
-        places = [remark.text for remark in wrong]
-        document = replace(bundle.before, generation=after.generation + 1)
-        back = RouterCommandBundle(bundle.document, document, plan(after.resources, old))
+        back = RouterCommandBundle(bundle.document, replace(bundle.before, generation=generation + 1), plan(seen, old))
         data = back.to_bytes()
         answer = await self._ask("apply", str(back.generation), checksum(data), *self._interfaces, stdin=data)
         restored = False
         if answer.word == "ok":
-            self._last = read_observation(answer, self._interfaces)
-            restored = not plan(self._last.resources, old)
-        raise Refused(f"after the change the router does not hold to it: {'; '.join(places)}", restored=restored, drift=places)
+            with suppress(Refused):
+                self._last = read_observation(answer, self._interfaces)
+                restored = not plan(self._last.resources, old)
+        why = f"after the change the router does not hold to it: {'; '.join(wrong)}"
+        raise Refused(why, restored=restored, drift=list(wrong))
 
 
 def _text(result: Result) -> str:
