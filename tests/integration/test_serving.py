@@ -6,7 +6,7 @@ import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from tidegate.contract.absent import absent
 from tidegate.contract.client import Address, AsyncLine, BlockingLine, drive, remote
 from tidegate.contract.guard import KeyedDoor, OpenDoor, Principal
 from tidegate.contract.serve import application
+from tidegate.daemon.connection import Connection
 from tidegate.daemon.listen import serving, tcp_socket, unix_socket
 from tidegate.daemon.torrentlink import Link
 from tidegate.errors import Conflict, Invalid, NoDaemon, NotFound, TidegateError, Unauthorized, Unavailable
@@ -284,6 +285,111 @@ async def test_who_asks_is_the_socket_and_not_what_a_header_says() -> None:
         for forged in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
             await client.get("/api/v1/berths", headers={forged: "203.0.113.7"})
     assert set(peers) == {"127.0.0.1"}
+
+
+class Hasty(Connection):
+    """The same limits, sooner."""
+
+    HEAD_TIME = BODY_TIME = 0.2
+    LOOK = 0.02
+    MOST = 20
+
+
+@asynccontextmanager
+async def hasty_harbour() -> AsyncIterator[tuple[str, int]]:
+    listener = tcp_socket("127.0.0.1:0")
+    host, port = listener.getsockname()
+    app = application([(Harbour, TidalService())], KeyedDoor(Keyring().authenticate, [f"{host}:{port}"]))
+    async with serving(app, listener, Hasty):
+        yield host, port
+
+
+async def said_to(address: tuple[str, int], *pieces: bytes, pause: float = 0) -> bytes:
+    """What is answered until the connection is closed."""
+    reader, writer = await asyncio.open_connection(*address)
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+    answer = b""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            answer += data
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    return answer
+
+
+RESET = b""  # what is left of an answer when its reader was still sending
+
+
+def request_to(address: tuple[str, int], rest: str = "\r\n", line: str = "GET /api/v1/berths") -> bytes:
+    return f"{line} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nAuthorization: Bearer boss\r\n{rest}".encode()
+
+
+async def test_a_head_that_is_too_large_is_refused_and_the_connection_closed() -> None:
+    async with hasty_harbour() as at:
+        endless = [request_to(at, "X-Long: "), *[b"y" * 4096] * 8]
+        many = request_to(at, "".join(f"X-{n}: {'y' * 100}\r\n" for n in range(200)) + "\r\n")
+        assert (await said_to(at, many)).startswith(b"HTTP/1.1 431 ")
+        for pieces in (endless, [many[i : i + 1000] for i in range(0, len(many), 1000)]):
+            assert (await said_to(at, *pieces))[:13] in (b"HTTP/1.1 431 ", RESET)
+        path = "GET /api/v1/berths?limit=" + "1" * 9000
+        assert (await said_to(at, request_to(at, line=path))).startswith(b"HTTP/1.1 414 ")
+        fits = request_to(at, f"X-Long: {'y' * 15_000}\r\nConnection: close\r\n\r\n")
+        assert (await said_to(at, fits)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_or_a_body_that_does_not_come_ends_the_connection() -> None:
+    async with hasty_harbour() as at:
+        moor = request_to(at, "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n", line="POST /api/v1/berths/1")
+        for pieces in ([], [b"GET / HT"], [request_to(at, "")], [moor], [moor, b"{"]):
+            assert (await said_to(at, *pieces)).startswith(b"HTTP/1.1 408 ")
+        for dripping in ([b"\r\n"] * 60, [bytes([byte]) for byte in request_to(at)[:60]], [moor, *[b" "] * 60]):
+            assert (await said_to(at, *dripping, pause=0.02))[:13] in (b"HTTP/1.1 408 ", RESET)
+        # Refused, and goes on sending: the answer stands, nothing is added to it.
+        unasked = moor.replace(b"boss", b"stranger")
+        answer = await said_to(at, unasked)
+        assert (answer[:13], answer.count(b"HTTP/1.1")) == (b"HTTP/1.1 401 ", 1)
+        # After an answered request the next one has its own time.
+        assert (await said_to(at, request_to(at), b"GET / HT")).count(b"HTTP/1.1 408 ") == 1
+
+
+async def test_a_body_that_comes_steadily_is_read_to_its_end_however_long_it_takes() -> None:
+    async with hasty_harbour() as at:
+        head = "Content-Type: image/png\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n"
+        photo = request_to(at, head, line="POST /api/v1/berths/1/photo")
+        answer = await said_to(at, photo, *[b"x" * 40] * 25, pause=0.02)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"1000")
+
+
+async def test_half_open_connections_give_way_to_the_next() -> None:
+    class Patient(Hasty):
+        HEAD_TIME = 600.0
+
+    listener = tcp_socket("127.0.0.1:0")
+    host, port = listener.getsockname()
+    app = application([(Harbour, TidalService())], OpenDoor("local:0", Scope.ADMIN))
+    async with serving(app, listener, Patient):
+        line = AsyncLine(Address(f"http://{host}:{port}"))
+        harbour = remote(Harbour, line)
+        tides = harbour.tides(count=10_000)
+        assert await anext(tides) == 0
+        half = []
+        for n in range(200):
+            half.append(socket.create_connection((host, port)))
+            half[-1].sendall(b"GET / HTTP/1.1\r\n")
+            if n % 20 == 0:
+                assert (await harbour.list()).total == 0
+        assert [await anext(tides) for _ in range(3)] == [1, 2, 3]
+        assert half[0].recv(1) == b""
+        await tides.aclose()  # type: ignore[attr-defined]
+        await line.close()
+        for each in half:
+            each.close()
 
 
 async def test_a_slow_body_and_half_a_request_leave_the_others_served() -> None:

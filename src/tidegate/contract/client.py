@@ -221,7 +221,9 @@ def drive(call: Awaitable[T]) -> T:
 
 def _socket_uri(address: Address, path: str) -> tuple[str, dict[str, Any]]:
     scheme, _, host = address.url.partition("://")
+    # Whoever leaves a stream with unread messages waits for the whole of close_timeout: nothing reads the farewell behind them.
     options: dict[str, Any] = {"additional_headers": address.headers, "max_size": 4 << 20, "compression": None, "proxy": None}
+    options["close_timeout"] = 1
     if address.socket:
         options.pop("proxy")
     if scheme == "https" and not address.socket:
