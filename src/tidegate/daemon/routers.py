@@ -29,7 +29,7 @@ from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
 from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
 from tidegate.policy.device import Label
-from tidegate.policy.group import BandwidthPolicy, GroupSyncRequest, Mbps
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState
 from tidegate.router.engine import RouterOperationsEngine
@@ -207,7 +207,9 @@ def _taken_up(group: GroupState) -> GroupSyncRequest:
     if limit:
         burst = Mbps(min(1e5, (limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000)) if limit.burst_kib else None
         policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
-    return GroupSyncRequest(Label(f"Group {int(group.id)}"), group.devices, policy, group.active)
+    access = AccessControlPolicy(block_all_internet=True) if group.block else None
+    name = Label(f"Group {int(group.id)}")
+    return GroupSyncRequest(name, group.devices, policy, group.active, access_control_policy=access)
 
 
 def _other_host_key(host: str, expected: str, shown: str) -> Conflict:

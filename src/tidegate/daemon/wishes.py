@@ -67,13 +67,19 @@ def remove(db: sqlite3.Connection, router_id: str, group_id: GroupId | None = No
 
 def kept(request: GroupSyncRequest) -> GroupSyncRequest:
     """The part of a request that is a wish: how it should be, not how to go about it."""
-    return GroupSyncRequest(request.name, request.devices, request.bandwidth_policy, request.active)
+    return GroupSyncRequest(
+        request.name,
+        request.devices,
+        request.bandwidth_policy,
+        request.active,
+        access_control_policy=request.access_control_policy,
+    )
 
 
 def states(wishes: Wishes) -> list[GroupState]:
     """What the router is told of them. Group 0 without a policy is what every router has anyway."""
     found = [group_state(group_id, wish.request) for group_id, wish in wishes.items()]
-    return [group for group in found if group.id != GUESTS or group.limit]
+    return [group for group in found if group.id != GUESTS or group.limit or group.block]
 
 
 def label(device: DeviceRef) -> str:

@@ -136,6 +136,12 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
             yield Remark(now, f"{key[1]} joins group {now}")
         else:
             yield Remark(now, f"{key[1]} moves from group {was} to group {now}")
+    for element in change.elements_gone:
+        if element.map == "blocked":
+            yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is open to it again")
+    for element in change.elements_new:
+        if element.map == "blocked":
+            yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is closed to it")
     told = {_group_of(place.minor) for place in (*change.classes_put, *change.classes_gone)}
     for element in (*change.elements_new, *change.elements_gone):
         if element.map == "cls" and (group := element.mark - GUESTS.mark) not in told:
@@ -158,10 +164,10 @@ def _places(change: Change) -> Iterator[Remark]:
     wrong = {(e.map, e.key) for e in change.elements_new} & {(e.map, e.key) for e in change.elements_gone}
     for element in change.elements_new:
         state = "has another value" if (element.map, element.key) in wrong else "is missing"
-        yield Remark(element.mark - GUESTS.mark, f"nft map {element.map}: {element.key} {state}")
+        yield Remark(element.mark - GUESTS.mark, f"{_holder(element)}: {element.key} {state}")
     for element in change.elements_gone:
         if (element.map, element.key) not in wrong:
-            yield Remark(element.mark - GUESTS.mark, f"nft map {element.map}: {element.key} should not be there")
+            yield Remark(element.mark - GUESTS.mark, f"{_holder(element)}: {element.key} should not be there")
     for place in change.classes_put:
         where = f"tc {place.device} class 1:{place.minor}"
         seen, wanted = change.seen.classes.get(place), change.desired.classes[place]
@@ -176,8 +182,12 @@ def _places(change: Change) -> Iterator[Remark]:
         yield Remark(_group_of(place.minor), f"tc {place.device} class 1:{place.minor}: should not be there")
 
 
+def _holder(element: Element) -> str:
+    return f"nft {'map' if element.value else 'set'} {element.map}"
+
+
 def _devices(resources: Resources) -> dict[tuple[str, str], int]:
-    return {(e.map, e.key): e.mark - GUESTS.mark for e in resources.elements if e.map != "cls"}
+    return {(e.map, e.key): e.mark - GUESTS.mark for e in resources.elements if e.names_a_device}
 
 
 def _group_of(minor: str) -> int | None:
