@@ -34,7 +34,16 @@ def test_elements_are_read_as_they_were_asked_for() -> None:
             map_of("ip_mark", "ipv4_addr", "mark", ["192.168.1.9", 101]),
             map_of("ip6_mark", "ipv6_addr", "mark", ["2001:db8::1", 102], ["::ffff:1.2.3.4", 102]),
             map_of("cls", "mark", "classid", [110, "1:110"]),
-            {"set": {"family": "inet", "name": "blocked", "table": "tidegate", "type": "mark", "handle": 5, "elem": [100, 107]}},
+            {
+                "set": {
+                    "family": "inet",
+                    "name": "blocked",
+                    "table": "tidegate",
+                    "type": "mark",
+                    "handle": 5,
+                    "elem": [100, 107],
+                }
+            },
         )
     )
     assert elements == {

@@ -35,7 +35,10 @@ MAPS = {
 SETS = {"blocked": "mark"}  # the groups that the internet is closed to
 _CLASS = re.compile(r"1:[1-9][0-9]{0,3}", re.ASCII)
 # A router without /etc/protocols prints the number.
-_TCP_WITHOUT_ITS_NAME = ('{"meta": {"key": "l4proto"}}, "op": "==", "right": 6}', '{"meta": {"key": "l4proto"}}, "op": "==", "right": "tcp"}')
+_TCP_WITHOUT_ITS_NAME = (
+    '{"meta": {"key": "l4proto"}}, "op": "==", "right": 6}',
+    '{"meta": {"key": "l4proto"}}, "op": "==", "right": "tcp"}',
+)
 _MARK = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NOTHING = re.compile("")
 

@@ -6,7 +6,7 @@ part of the plan: classes stand before a map names them (a class that does not e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -100,7 +100,17 @@ class Remark:
 
 def in_words(change: Change, lan: str) -> tuple[str, ...]:
     """What the change does, for people: devices, limits, the base set-up."""
-    return tuple(dict.fromkeys(remark.text for remark in _words(change, lan)))
+    return texts(remarks(change, lan))
+
+
+def remarks(change: Change, lan: str) -> tuple[Remark, ...]:
+    """The same with whose it is; what concerns two groups is there once for each."""
+    return tuple(_words(change, lan))
+
+
+def texts(of: Iterable[Remark]) -> tuple[str, ...]:
+    """Each text once, in order."""
+    return tuple(dict.fromkeys(remark.text for remark in of))
 
 
 def drift(change: Change) -> tuple[Remark, ...]:
@@ -135,6 +145,7 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
         elif was is None:
             yield Remark(now, f"{key[1]} joins group {now}")
         else:
+            yield Remark(was, f"{key[1]} moves from group {was} to group {now}")
             yield Remark(now, f"{key[1]} moves from group {was} to group {now}")
     for element in change.elements_gone:
         if element.map == "blocked":
@@ -164,10 +175,10 @@ def _places(change: Change) -> Iterator[Remark]:
     wrong = {(e.map, e.key) for e in change.elements_new} & {(e.map, e.key) for e in change.elements_gone}
     for element in change.elements_new:
         state = "has another value" if (element.map, element.key) in wrong else "is missing"
-        yield Remark(element.mark - GUESTS.mark, f"{_holder(element)}: {element.key} {state}")
+        yield Remark(element.mark - GUESTS.mark, _place_of(element, state))
     for element in change.elements_gone:
         if (element.map, element.key) not in wrong:
-            yield Remark(element.mark - GUESTS.mark, f"{_holder(element)}: {element.key} should not be there")
+            yield Remark(element.mark - GUESTS.mark, _place_of(element, "should not be there"))
     for place in change.classes_put:
         where = f"tc {place.device} class 1:{place.minor}"
         seen, wanted = change.seen.classes.get(place), change.desired.classes[place]
@@ -182,8 +193,10 @@ def _places(change: Change) -> Iterator[Remark]:
         yield Remark(_group_of(place.minor), f"tc {place.device} class 1:{place.minor}: should not be there")
 
 
-def _holder(element: Element) -> str:
-    return f"nft {'map' if element.value else 'set'} {element.map}"
+def _place_of(element: Element, state: str) -> str:
+    if element.value:
+        return f"nft map {element.map}: {element.key} {state}"
+    return f"nft set {element.map}: {element.key} {state}"
 
 
 def _devices(resources: Resources) -> dict[tuple[str, str], int]:

@@ -62,7 +62,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group as the router knows it. `limit` and `block` are what its policies ask for; an inactive group restricts nothing."""
+    """A group as the router knows it. `limit` and `block` are what its policies ask for; one that is inactive is free."""
 
     id: GroupId
     devices: tuple[DeviceRef, ...] = ()
