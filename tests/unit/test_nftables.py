@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.policy.nftables import Element, Unreadable, base_rules, change_elements, create_table, read_table
+from tidegate.policy.nftables import PORTION, Element, Unreadable, base_rules, change_elements, create_table, read_table
 
 
 def listing(*entries: object) -> str:
@@ -107,6 +107,16 @@ def test_another_lan_interface_is_another_table() -> None:
 def test_what_nft_never_prints_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
         read_table(text)
+
+
+def test_many_elements_are_put_in_portions_and_none_is_lost() -> None:
+    macs = [Element("mac_mark", f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}", "101") for n in range(2 * PORTION + 1)]
+    lines = change_elements((), [*macs, Element("blocked", "101")])
+    assert [line.count(" : ") for line in lines] == [PORTION, PORTION, 1, 0]
+    assert all(f"{mac}" in " ".join(lines) for mac in macs)
+    gone = change_elements(macs, ())
+    assert [line.count(",") + 1 for line in gone] == [PORTION, PORTION, 1]
+    assert not any(" : " in line for line in gone)
 
 
 HOSTILE = st.one_of(

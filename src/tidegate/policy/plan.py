@@ -135,11 +135,10 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
             yield Remark(group, f"{what} {_rate(after.kbit)}, was {_rate(before.kbit)}")
         else:
             yield Remark(group, f"{what} {_rate(after.kbit)}: queue and burst put right")
-    seen, desired = _devices(change.seen), _devices(change.desired)
-    for key in sorted(set(seen) | set(desired), key=itemgetter(1)):
-        was, now = seen.get(key), desired.get(key)
-        if was == now:
-            continue
+    gone, new = change.elements_gone, change.elements_new
+    left, joined = _devices(gone), _devices(new)
+    for key in sorted(left.keys() | joined.keys(), key=itemgetter(1)):
+        was, now = left.get(key), joined.get(key)
         if now is None:
             yield Remark(was, f"{key[1]} leaves group {was} and is a guest")
         elif was is None:
@@ -147,14 +146,14 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
         else:
             yield Remark(was, f"{key[1]} moves from group {was} to group {now}")
             yield Remark(now, f"{key[1]} moves from group {was} to group {now}")
-    for element in change.elements_gone:
+    for element in gone:
         if element.map == "blocked":
             yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is open to it again")
-    for element in change.elements_new:
+    for element in new:
         if element.map == "blocked":
             yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is closed to it")
     told = {_group_of(place.minor) for place in (*change.classes_put, *change.classes_gone)}
-    for element in (*change.elements_new, *change.elements_gone):
+    for element in (*new, *gone):
         if element.map == "cls" and (group := element.mark - GUESTS.mark) not in told:
             yield Remark(group, f"group {group}: the way to its class is put right")
     for place in change.classes_gone:
@@ -199,8 +198,8 @@ def _place_of(element: Element, state: str) -> str:
     return f"nft set {element.map}: {element.key} {state}"
 
 
-def _devices(resources: Resources) -> dict[tuple[str, str], int]:
-    return {(e.map, e.key): e.mark - GUESTS.mark for e in resources.elements if e.names_a_device}
+def _devices(elements: Iterable[Element]) -> dict[tuple[str, str], int]:
+    return {(e.map, e.key): e.mark - GUESTS.mark for e in elements if e.names_a_device}
 
 
 def _group_of(minor: str) -> int | None:
