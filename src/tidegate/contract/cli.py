@@ -151,7 +151,12 @@ def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
 
 
 AS_JSON = Parameter(
-    converter=_from_json, n_tokens=1, negative="", accepts_keys=False, help="JSON, @FILE, or @- for standard input"
+    converter=_from_json,
+    n_tokens=1,
+    negative="",
+    accepts_keys=False,
+    json_list=False,
+    help="JSON, @FILE, or @- for standard input",
 )
 OWN = Parameter(converter=_convert, n_tokens=1, negative="", accepts_keys=False)  # for parameters of our own types
 

@@ -53,13 +53,13 @@ class _Judging:
         self._known = known
         self.faults: dict[int, list[Fault]] = {}
         self.clashes: set[int] = set()
+        self._first: dict[GroupId, int] = {}
 
     def each_by_itself(self) -> None:
-        first: dict[GroupId, int] = {}
         for number, wish in enumerate(self._wishes):
             place = f"body/groups/{number}"
             faults = list(wishes.faults(wish.group, wish, place))
-            if (earlier := first.setdefault(wish.group, number)) != number:
+            if (earlier := self._first.setdefault(wish.group, number)) != number:
                 faults.insert(0, Fault(f"{place}/group", f"group {int(wish.group)} is named already, at body/groups/{earlier}"))
             if faults:
                 self.faults[number] = faults
@@ -88,6 +88,8 @@ class _Judging:
                     claims[key] = number, place
         while refused and not self._atomic:
             group = self._wishes[refused.pop()].group
+            if self._first[group] not in self.faults:
+                continue  # named twice, and the first of the two stands
             for key in wishes.keys(self._known[group].request) if group in self._known else ():
                 number, place = claims.get(key, (-1, ""))
                 if number >= 0 and self._wishes[number].group != group and number not in self.faults:
