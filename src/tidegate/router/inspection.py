@@ -74,8 +74,7 @@ def offload_remarks(result: Result) -> Iterable[Remark]:
                 "turn flow offloading off",
             )
         elif words[:1] == ["uci"] and len(words) == 2:
-            yield Remark(
-                None,
-                f"flow offload is on (firewall.@defaults[0].{words[1][:30]}): connections pass by limits and blocks; "
-                f"`uci set firewall.@defaults[0].{words[1][:30]}=0`, `uci commit firewall`, `service firewall restart`",
-            )
+            option = f"firewall.@defaults[0].{words[1][:30]}"
+            how = f"`uci set {option}=0`, `uci commit firewall`, `service firewall restart`"
+            said = f"flow offload is on ({option}): connections pass by limits and blocks; turn it off with {how}"
+            yield Remark(None, said)
