@@ -132,6 +132,42 @@ class GroupSyncFailed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class RouterChangeFailed:
+    """A change to the router as a whole (`what`) did not reach its end; the router runs what it ran before."""
+
+    router: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class InfrastructureSetUp:
+    """The base set-up was put in place; `changed` says in words what that took."""
+
+    router: str
+    generation: int
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InfrastructureRepaired:
+    """A router that had drifted was mended; `mended` names every place."""
+
+    router: str
+    generation: int
+    mended: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InfrastructureTornDown:
+    """All groups and the base set-up were taken off the router; it stays enrolled."""
+
+    router: str
+    generation: int
+    removed: tuple[str, ...]
+
+
 # ── torrents
 
 
@@ -237,6 +273,10 @@ Event = (
     | GroupSynced
     | GroupDeleted
     | GroupSyncFailed
+    | RouterChangeFailed
+    | InfrastructureSetUp
+    | InfrastructureRepaired
+    | InfrastructureTornDown
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

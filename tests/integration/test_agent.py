@@ -259,6 +259,10 @@ async def test_a_router_that_forgot_everything_but_its_document_is_mended_by_the
         ("nft add rule inet tidegate forward accept", "nft table inet tidegate: its rules were changed"),
         ("nft delete table inet tidegate", "nft table inet tidegate: is missing"),
         ("nft delete element inet tidegate mac_mark '{ 02:00:5e:10:00:0b }'", "nft map mac_mark: 02:00:5e:10:00:0b is missing"),
+        ("nft add element inet tidegate blocked '{ 101 }'", "nft set blocked: 101 should not be there"),
+        ("nft delete element inet tidegate blocked '{ 105 }'", "nft set blocked: 105 is missing"),
+        ("nft flush chain inet tidegate refuse", "nft table inet tidegate: its rules were changed"),
+        ("nft flush table inet tidegate", "nft table inet tidegate: its rules were changed"),
         ("nft delete element inet tidegate cls '{ 101 }'", "nft map cls: 101 is missing"),
         ("nft add element inet tidegate ip_mark '{ 10.9.9.9 : 107 }'", "nft map ip_mark: 10.9.9.9 should not be there"),
         (
@@ -273,11 +277,13 @@ async def test_a_router_that_forgot_everything_but_its_document_is_mended_by_the
 async def test_drift_is_named_and_a_forced_sync_mends_it(
     edge: Edge, engine: RouterOperationsEngine, damage: str, place: str
 ) -> None:
+    groups = [CHILD, GroupState(GroupId(5), block=True)]
+    await engine.synchronise(groups)
     edge.run(damage)
-    _, remarks = await engine.verify_router_state([CHILD])
+    _, remarks = await engine.verify_router_state(groups)
     assert place in [remark.text for remark in remarks]
-    assert (await engine.synchronise([CHILD], force=True)).words
-    assert (await engine.verify_router_state([CHILD]))[1] == ()
+    assert (await engine.synchronise(groups, force=True)).words
+    assert (await engine.verify_router_state(groups))[1] == ()
 
 
 async def test_a_damaged_document_stops_everything_and_is_said(edge: Edge, engine: RouterOperationsEngine) -> None:
@@ -375,6 +381,7 @@ GROUPS = st.lists(
             st.builds(Limit, st.integers(64, 3_000_000), st.sampled_from([64, 1_000_000, 32_000_000])),
             st.builds(Limit, st.integers(64, 1_000_000), st.just(64), st.sampled_from([4, 640])),
         ),
+        st.booleans(),
         st.booleans(),
     ),
     max_size=4,

@@ -11,13 +11,14 @@ import pytest
 
 import tidegate
 from tidegate.api import Tidegate
+from tidegate.api.groups import GroupPolicyUpdate, GroupsSyncRequest, GroupWish
 from tidegate.api.routers import Fingerprint, HostName, RouterAddRequest, RouterId
 from tidegate.daemon.app import Daemon, running
 from tidegate.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from tidegate.events import Entry
 from tidegate.lab import Lab
 from tidegate.policy.device import DeviceRef, IpAddress, Label, MacAddress
-from tidegate.policy.group import BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 from tidegate.settings import load
 
 pytestmark = pytest.mark.anyio
@@ -249,3 +250,157 @@ async def test_a_change_ends_whole_though_the_daemon_is_told_to_stop_in_the_midd
         kinds = [entry.type for entry in (await second.services.audit.list(limit=1000)).entries]
         assert kinds.index("group_synced") < kinds.index("daemon_stopped")
         await second.services.routers.remove(HOME)
+
+
+def many(*wishes: GroupWish, atomic: bool = True) -> GroupsSyncRequest:
+    return GroupsSyncRequest(wishes, atomic)
+
+
+def one(group: int, name: str, *devices: DeviceRef, mbps: float | None = None, block: bool = False) -> GroupWish:
+    limit = BandwidthPolicy(Mbps(mbps)) if mbps else None
+    access = AccessControlPolicy(block_all_internet=True) if block else None
+    return GroupWish(Label(name), devices, limit, access_control_policy=access, group=GroupId(group))
+
+
+async def told(home: Tidegate, since: int) -> list[Entry]:
+    """What was told of groups and the base set-up after that event."""
+    entries = (await home.audit.list(since=since, limit=1000)).entries
+    return [entry for entry in entries if entry.type.startswith(("group", "infrastructure", "router_change"))]
+
+
+async def head(home: Tidegate) -> int:
+    return (await home.audit.list(since=0, limit=1000)).entries[-1].number
+
+
+async def test_many_groups_are_one_change_with_a_result_and_an_event_each(home: Tidegate, lab: Lab) -> None:
+    first = await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mac(2), mbps=20))
+    since = await head(home)
+    asked = many(one(1, "Kids", mac(1), mbps=30), one(2, "Parents", mac(2), mac(3)), one(3, "Lab", mac(4), mbps=5, block=True))
+    done = await home.groups.sync_all_groups(HOME, asked)
+    assert (done.generation, done.verified) == (first.generation + 1, True)
+    assert [(result.group, result.ok, result.problem) for result in done.results] == [(n, True, None) for n in (1, 2, 3)]
+    kids, parents, laboratory = done.results
+    assert kids.device_changes.removed == (mac(2).mac,)
+    assert parents.device_changes.added == (mac(2).mac, mac(3).mac)
+    assert f"{mac(2).mac} moves from group 1 to group 2" in kids.applied
+    assert f"{mac(2).mac} moves from group 1 to group 2" in parents.applied
+    assert "group 3: the internet is closed to it" in laboratory.applied
+    events = await told(home, since)
+    assert [(entry.type, entry.event.group) for entry in events] == [("group_synced", n) for n in (1, 2, 3)]  # type: ignore[union-attr]
+    listed = (await home.groups.list_groups(HOME)).groups
+    assert [(g.group, g.devices, g.download_mbps, g.internet_blocked) for g in listed] == [
+        (0, 0, None, False),
+        (1, 1, 30.0, False),
+        (2, 2, None, False),
+        (3, 1, 5.0, True),
+    ]
+    again = await home.groups.sync_all_groups(HOME, asked)
+    assert (again.applied, again.generation, [result.ok for result in again.results]) == ((), done.generation, [True] * 3)
+    assert len(await told(home, since)) == 3
+    assert (await home.infrastructure.verify(HOME)).verified
+
+
+async def test_of_an_atomic_sync_one_fault_stops_everything_and_every_fault_is_named(home: Tidegate, lab: Lab) -> None:
+    await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))
+    since, before = await head(home), rules(lab)
+    with pytest.raises(Invalid) as faulty:
+        await home.groups.sync_all_groups(
+            HOME, many(one(2, "A", mac(2), mac(3)), one(3, "B", mac(4), mac(2)), one(2, "C"), one(0, "Guests", mac(5)))
+        )
+    assert [fault.at for fault in faulty.value.faults] == [
+        "body/groups/1/devices/1/mac",
+        "body/groups/2/group",
+        "body/groups/3/devices",
+    ]
+    with pytest.raises(Conflict, match=r"belongs to group 1 \(Kids\)") as taken:
+        await home.groups.sync_all_groups(HOME, many(one(2, "A", mac(2)), one(3, "B", mac(1))))
+    assert taken.value.facts["devices"][0]["at"] == "body/groups/1/devices/0/mac"  # type: ignore[index]
+    assert rules(lab) == before
+    assert await told(home, since) == []
+
+
+async def test_groups_that_are_not_atomic_are_taken_each_on_its_merits(home: Tidegate, lab: Lab) -> None:
+    first = await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))
+    asked = many(one(2, "A", mac(2), mac(3)), one(3, "B", mac(1)), one(4, "C", mac(3)), one(5, "D", mac(5)), atomic=False)
+    done = await home.groups.sync_all_groups(HOME, asked)
+    assert [result.ok for result in done.results] == [True, False, False, True]
+    assert done.generation == first.generation + 1
+    taken, twice = [result.problem for result in done.results if result.problem]
+    assert (taken.type, taken.faults[0].at) == ("urn:tidegate:conflict", "body/groups/1/devices/0/mac")
+    assert (twice.type, twice.faults[0].at) == ("urn:tidegate:invalid", "body/groups/2/devices/0/mac")
+    assert [g.group for g in (await home.groups.list_groups(HOME)).groups] == [0, 1, 2, 5]
+    assert (await home.infrastructure.verify(HOME)).verified
+    none = await home.groups.sync_all_groups(HOME, many(one(3, "B", mac(1)), atomic=False))
+    assert (none.verified, none.generation, none.applied) == (False, done.generation, ())
+
+
+async def test_a_plan_is_the_very_text_that_would_run_and_runs_nothing(home: Tidegate, lab: Lab) -> None:
+    await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mac(2), mbps=20))
+    since, before = await head(home), rules(lab)
+    asked = many(one(1, "Kids", mac(1), block=True), one(2, "Parents", mac(2), mbps=7))
+    planned = await home.groups.plan(HOME, asked)
+    assert "group 1: the internet is closed to it" in planned.changes
+    assert "group 1: the internet is closed to it" in planned.results[0].applied
+    assert rules(lab) == before
+    assert await told(home, since) == []
+    for command, text in (("tc -batch -", planned.tc_before), ("nft -f -", planned.nft), ("tc -batch -", planned.tc_after)):
+        assert text
+        assert lab.router.run(f"{command} <<'END'\n{text}END").returncode == 0
+    by_hand = rules(lab)
+    assert not (await home.infrastructure.verify(HOME)).verified
+    assert (await home.infrastructure.repair(HOME)).changed
+    assert sorted(rules(lab).split()) == sorted(before.split())
+    done = await home.groups.sync_all_groups(HOME, asked)
+    assert done.applied == planned.changes
+    assert done.generation == planned.generation + 2
+    assert sorted(rules(lab).split()) == sorted(by_hand.split())
+    empty = await home.groups.plan(HOME, asked)
+    assert (empty.changes, empty.tc_before, empty.nft, empty.tc_after) == ((), "", "", "")
+
+
+async def test_a_policy_alone_is_changed_and_the_rest_of_the_group_stays(home: Tidegate) -> None:
+    await home.groups.sync_group(HOME, KIDS, wish("Kids", mac(1), mbps=20))
+    block = AccessControlPolicy(block_all_internet=True)
+    done = await home.groups.update_group_policy(HOME, KIDS, GroupPolicyUpdate(access_control_policy=block))
+    assert done.applied == ("group 1: the internet is closed to it",)
+    slower = BandwidthPolicy(Mbps(5))
+    done = await home.groups.update_group_policy(HOME, KIDS, GroupPolicyUpdate(slower))
+    assert all("limit 5 Mbit/s, was 20 Mbit/s" in text for text in done.applied)
+    status = await home.groups.get_group_status(HOME, KIDS)
+    assert (status.name, status.devices, status.bandwidth_policy, status.access_control_policy) == (
+        "Kids",
+        (mac(1),),
+        slower,
+        block,
+    )
+    assert status.verified
+    nothing = await home.groups.update_group_policy(HOME, KIDS, GroupPolicyUpdate())
+    assert (nothing.applied, nothing.generation) == ((), done.generation)
+    with pytest.raises(NotFound, match="no group 9"):
+        await home.groups.update_group_policy(HOME, GroupId(9), GroupPolicyUpdate(slower))
+
+
+async def test_teardown_takes_all_groups_off_and_set_up_puts_the_base_back(home: Tidegate, lab: Lab) -> None:
+    bare = rules(lab)
+    await home.groups.sync_all_groups(HOME, many(one(0, "Guests", mbps=50), one(1, "Kids", mac(1), mbps=20, block=True)))
+    since = await head(home)
+    gone = await home.infrastructure.teardown(HOME)
+    assert "group 1: the internet is open to it again" in gone.changed
+    assert lab.router.run("nft list tables; tc qdisc show dev wan; tc qdisc show dev br-lan").stdout.count("tidegate") == 0
+    assert "htb" not in lab.router.run("tc qdisc show").stdout
+    assert [g.group for g in (await home.groups.list_groups(HOME)).groups] == [0]
+    assert [g.download_mbps for g in (await home.groups.list_groups(HOME)).groups] == [None]
+    status = await home.infrastructure.get_status(HOME)
+    assert (status.base, status.health) == (False, "reachable")
+    assert (await home.infrastructure.teardown(HOME)).changed == ()
+    back = await home.infrastructure.setup(HOME)
+    assert "the base rules are put in place" in back.changed
+    assert rules(lab) == bare
+    assert (await home.infrastructure.verify(HOME)).verified
+    assert (await home.infrastructure.setup(HOME)).changed == ()
+    assert [entry.type for entry in await told(home, since)] == [
+        "group_deleted",
+        "infrastructure_torn_down",
+        "infrastructure_torn_down",
+        "infrastructure_set_up",
+    ]

@@ -19,7 +19,7 @@ from tidegate.settings import load
 
 pytestmark = pytest.mark.anyio
 
-WRITES = {command.name: command for contract, _ in areas(Tidegate) for command in commands(contract) if command.writes}
+WRITES = {command.name: command for contract, _ in areas(Tidegate) for command in commands(contract) if command.changes}
 
 INFO = b"d6:lengthi5e4:name5:hello12:piece lengthi16384e6:pieces20:" + hashlib.sha1(b"hello").digest() + b"e"
 TORRENT = b"d4:info" + INFO + b"e"
@@ -54,6 +54,14 @@ async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: 
         await emits("routers.create_key", router_id="home")
         await emits("routers.add", router_id="home", request=router)
         await emits("groups.sync_group", router_id="home", group_id=1, request=group)
+        block = {"access_control_policy": {"block_all_internet": True}}
+        await emits("groups.update_group_policy", router_id="home", group_id=1, policies=block)
+        await emits("groups.sync_all_groups", router_id="home", request={"groups": [{**group, "group": 1}]})
+        lab.router.run("nft delete table inet tidegate")
+        await emits("infrastructure.repair", router_id="home")
+        await emits("infrastructure.teardown", router_id="home")
+        await emits("infrastructure.setup", router_id="home")
+        await executor.execute("groups.sync_group", router_id="home", group_id=1, request=group)
         await emits("groups.delete_group", router_id="home", group_id=1)
         await emits("routers.remove", router_id="home")
         key = await emits("keys.create", request={"name": "Ada"})

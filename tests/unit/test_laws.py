@@ -69,9 +69,10 @@ def test_a_command_explains_itself(command: Command) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=by_name)
 def test_what_changes_something_says_which_event_tells_of_it(command: Command) -> None:
-    assert bool(command.emits) == command.writes
+    assert bool(command.emits) == command.changes
+    assert not (command.changes and command.verb == "GET")
     assert all(kind in KINDS.values() for kind in command.emits)
-    assert command.scope >= (Scope.OPERATE if command.writes else Scope.READ)
+    assert command.scope >= (Scope.OPERATE if command.changes else Scope.READ)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.streams], ids=by_name)

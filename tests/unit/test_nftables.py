@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.policy.nftables import Element, Unreadable, base_rules, change_elements, create_table, read_table
+from tidegate.policy.nftables import PORTION, Element, Unreadable, base_rules, change_elements, create_table, read_table
 
 
 def listing(*entries: object) -> str:
@@ -34,6 +34,16 @@ def test_elements_are_read_as_they_were_asked_for() -> None:
             map_of("ip_mark", "ipv4_addr", "mark", ["192.168.1.9", 101]),
             map_of("ip6_mark", "ipv6_addr", "mark", ["2001:db8::1", 102], ["::ffff:1.2.3.4", 102]),
             map_of("cls", "mark", "classid", [110, "1:110"]),
+            {
+                "set": {
+                    "family": "inet",
+                    "name": "blocked",
+                    "table": "tidegate",
+                    "type": "mark",
+                    "handle": 5,
+                    "elem": [100, 107],
+                }
+            },
         )
     )
     assert elements == {
@@ -42,6 +52,8 @@ def test_elements_are_read_as_they_were_asked_for() -> None:
         Element("ip6_mark", "2001:db8::1", "102"),
         Element("ip6_mark", *change_key("::ffff:1.2.3.4"), "102"),
         Element("cls", "110", "1:110"),
+        Element("blocked", "100"),
+        Element("blocked", "107"),
     }
 
 
@@ -64,6 +76,21 @@ def test_an_element_that_can_not_be_ours_makes_the_table_differ() -> None:
     assert any("none of ours" in rule for rule in rules)
 
 
+@pytest.mark.parametrize("printed", ["tcp", 6])
+def test_a_router_that_knows_no_protocol_names_prints_the_number_and_means_the_same(printed: object) -> None:
+    match = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": printed}}
+    rule = {"rule": {"chain": "refuse", "handle": 9, "expr": [match, {"reject": {"type": "tcp reset"}}]}}
+    (read,), _ = read_table(listing(rule))
+    assert read in base_rules("br-lan")
+
+
+def test_a_strange_element_in_our_set_makes_the_table_differ() -> None:
+    entry = {"set": {"name": "blocked", "type": "mark", "elem": [{"range": [1, 9]}, -4]}}
+    rules, elements = read_table(listing(entry))
+    assert not elements
+    assert sum("none of ours" in rule for rule in rules) == 2
+
+
 def test_a_set_or_counter_that_was_added_makes_the_table_differ() -> None:
     rules, _ = read_table(listing({"set": {"family": "inet", "name": "x", "table": "tidegate", "type": "mark", "handle": 3}}))
     assert rules == ("set that is none of ours",)
@@ -80,6 +107,16 @@ def test_another_lan_interface_is_another_table() -> None:
 def test_what_nft_never_prints_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
         read_table(text)
+
+
+def test_many_elements_are_put_in_portions_and_none_is_lost() -> None:
+    macs = [Element("mac_mark", f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}", "101") for n in range(2 * PORTION + 1)]
+    lines = change_elements((), [*macs, Element("blocked", "101")])
+    assert [line.count(" : ") for line in lines] == [PORTION, PORTION, 1, 0]
+    assert all(f"{mac}" in " ".join(lines) for mac in macs)
+    gone = change_elements(macs, ())
+    assert [line.count(",") + 1 for line in gone] == [PORTION, PORTION, 1]
+    assert not any(" : " in line for line in gone)
 
 
 HOSTILE = st.one_of(
@@ -102,7 +139,7 @@ HOSTILE = st.one_of(
 )
 
 
-@given(st.sampled_from(["mac_mark", "ip_mark", "ip6_mark", "cls"]), HOSTILE, HOSTILE)
+@given(st.sampled_from(["mac_mark", "ip_mark", "ip6_mark", "cls", "blocked"]), HOSTILE, st.one_of(st.just(""), HOSTILE))
 def test_hostile_text_is_refused_or_is_one_plain_element(name: str, key: str, value: str) -> None:
     """SEC-29: what reaches a router is built from its type anew."""
     try:
@@ -110,5 +147,5 @@ def test_hostile_text_is_refused_or_is_one_plain_element(name: str, key: str, va
     except ValueError:
         return
     assert line.isascii()
-    assert len(line.split()) == 10
+    assert len(line.split()) == (8 if name == "blocked" else 10)
     assert not set(line) & set("\n\r;\"'`$()#\\")

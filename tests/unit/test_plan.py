@@ -8,6 +8,7 @@ import pytest
 from tidegate.policy.desired import Place, Resources, desired
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId
+from tidegate.policy.nftables import Element
 from tidegate.policy.plan import drift, in_words, plan
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState, Limit
@@ -19,6 +20,10 @@ GUEST = DeviceRef(None, (IpAddress("192.168.1.12"),))
 
 def group(number: int, *devices: DeviceRef, limit: Limit | None = None, active: bool = True) -> GroupState:
     return GroupState(GroupId(number), devices, limit, active)
+
+
+def cut_off(number: int, *devices: DeviceRef, limit: Limit | None = None, active: bool = True) -> GroupState:
+    return replace(group(number, *devices, limit=limit, active=active), block=True)
 
 
 def holds(*groups: GroupState) -> Resources:
@@ -35,6 +40,8 @@ STATES = {
     "idle": holds(group(1, CHILD, limit=Limit(20_000, 5_000), active=False)),
     "guests": holds(group(0, limit=Limit(50_000, 50_000)), group(1, CHILD, GUEST, limit=Limit(20_000, 5_000))),
 }
+STATES["cut off"] = holds(cut_off(1, CHILD, limit=Limit(20_000, 5_000)))
+STATES["guests cut off"] = holds(cut_off(0), group(1, CHILD, limit=Limit(20_000, 5_000)))
 STATES["misled"] = replace(STATES["child"], elements=frozenset(e for e in STATES["child"].elements if e.map != "cls"))
 
 
@@ -92,12 +99,32 @@ def test_an_inactive_group_keeps_its_devices_and_loses_its_limit() -> None:
     assert STATES["idle"] == STATES["free"]
 
 
+def test_closing_the_internet_is_one_element_and_says_so() -> None:
+    change = plan(STATES["child"], STATES["cut off"])
+    assert change.nft("br-lan") == ["add element inet tidegate blocked { 101 }"]
+    assert change.tc_put() == change.tc_remove() == []
+    assert in_words(change, "br-lan") == ("group 1: the internet is closed to it",)
+    back = plan(STATES["cut off"], STATES["child"])
+    assert back.nft("br-lan") == ["delete element inet tidegate blocked { 101 }"]
+    assert in_words(back, "br-lan") == ("group 1: the internet is open to it again",)
+    assert [remark.text for remark in drift(change)] == ["nft set blocked: 101 is missing"]
+
+
+def test_an_inactive_group_is_not_cut_off() -> None:
+    assert holds(cut_off(1, CHILD, active=False)) == STATES["free"]
+
+
+def test_a_group_without_a_limit_and_the_guests_can_be_cut_off() -> None:
+    assert holds(cut_off(3), cut_off(0)).elements == {Element("blocked", "100"), Element("blocked", "103")}
+
+
 def test_a_table_with_changed_rules_is_made_anew_with_all_its_elements() -> None:
     seen = Resources(("rule in forward: accept",), frozenset(), STATES["child"].roots, STATES["child"].classes)
     change = plan(seen, STATES["child"])
     lines = change.nft("br-lan")
     assert lines[:2] == ["table inet tidegate", "delete table inet tidegate"]
-    assert sum(line.startswith("add element") for line in lines) == len(STATES["child"].elements)
+    added = [element for line in lines if line.startswith("add element") for element in line.split("{ ")[1].split(", ")]
+    assert len(added) == len(STATES["child"].elements)
     assert next(remark.text for remark in drift(change)) == "nft table inet tidegate: its rules were changed"
 
 

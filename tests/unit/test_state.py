@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.policy.device import DeviceRef, IpAddress, Label, MacAddress
-from tidegate.policy.group import BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import (
     ControllerId,
@@ -33,6 +33,7 @@ DOCUMENT = StateDocument(
             GroupId(1), (DeviceRef(MAC, (IpAddress("192.168.1.11"), IpAddress("2001:db8::11"))),), Limit(20_000, 5_000, 640)
         ),
         GroupState(GroupId(9899), (DeviceRef(None, (IpAddress("192.168.1.12"),)),), None, active=False),
+        GroupState(GroupId(9), block=True),
     ),
 )
 
@@ -108,3 +109,22 @@ def test_an_inactive_policy_or_group_limits_nothing() -> None:
     idle = GroupSyncRequest(Label("x"), (), BandwidthPolicy(Mbps(20)), active=False)
     assert group_state(GroupId(1), idle).limit == Limit(20_000, 20_000)
     assert group_state(GroupId(1), idle).effective is None
+
+
+def test_a_document_of_before_there_were_blocks_reads_as_not_blocked() -> None:
+    document = replace(DOCUMENT, groups=tuple(replace(group, block=False) for group in DOCUMENT.groups))
+    assert "block" not in to_text(document)
+    assert from_text(to_text(document)) == document
+
+
+def test_a_closed_internet_is_in_the_document_only_while_its_policy_is_active() -> None:
+    def asked(**how: bool) -> bool:
+        wish = GroupSyncRequest(Label("x"), access_control_policy=AccessControlPolicy(**how))
+        return group_state(GroupId(1), wish).cut_off
+
+    assert asked(block_all_internet=True)
+    assert not asked(block_all_internet=True, active=False)
+    assert not asked(block_all_internet=False)
+    paused = GroupSyncRequest(Label("x"), active=False, access_control_policy=AccessControlPolicy(True))
+    assert group_state(GroupId(1), paused).block
+    assert not group_state(GroupId(1), paused).cut_off

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Protocol
 
 from tidegate.api.routers import RouterId
-from tidegate.contract import delete, get, post
+from tidegate.contract import READ, delete, get, post, put
 from tidegate.events import GroupDeleted, GroupSynced
 from tidegate.policy.device import DeviceRef
-from tidegate.policy.group import BandwidthPolicy, GroupId, GroupSyncRequest
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest
+
+MANY = 8 << 20  # bytes: 1,000 groups of 10 devices, each with its addresses and names, are about 2 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,94 @@ class GroupSyncResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPolicyUpdate:
+    """Only what is given is changed. A policy is lifted by giving it with `active: false`."""
+
+    bandwidth_policy: BandwidthPolicy | None = None
+    access_control_policy: AccessControlPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWish(GroupSyncRequest):
+    """The wish for one group of many: its number and what `sync_group` takes."""
+
+    group: GroupId = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsSyncRequest:
+    """Wishes for many groups; those that are not named stay as they are.
+
+    `atomic`: one fault anywhere and nothing is done. Otherwise each group is taken on its own merits, and those that can be
+    are made so in one change; of two that claim the same device, the one that has it (or is named first) keeps it.
+    """
+
+    groups: tuple[GroupWish, ...]
+    atomic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFault:
+    """One thing in the way: `at` is its place ("body/groups/3/devices/1/mac"), `why` says what would be right."""
+
+    at: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProblem:
+    """Why a group can't be as asked. `type` is a problem document's: `urn:tidegate:invalid` or `urn:tidegate:conflict`."""
+
+    type: str
+    detail: str
+    faults: tuple[GroupFault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """One group of a sync of many. `problem`: why it was left as it was."""
+
+    group: GroupId
+    ok: bool
+    device_changes: DeviceChanges
+    applied: tuple[str, ...]
+    problem: GroupProblem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsSyncResponse:
+    """`applied` says in words what changed on the router, for all groups together; empty when nothing was sent.
+
+    `verified`: what was taken on was read back on the router; false only where no group could be taken on.
+    """
+
+    router: str
+    generation: int
+    verified: bool
+    results: tuple[GroupResult, ...]
+    applied: tuple[str, ...]
+    durations: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsPlan:
+    """What a sync of these groups would do to the router as it is now, at this generation of its state document.
+
+    `changes`: in words; empty when nothing would be sent. `tc_before`, `nft` and `tc_after`: the very text that would run, in
+    this order: batches for `tc -batch`, one transaction for `nft -f`. `results`: as the sync would answer, `applied` meaning
+    what would be.
+    """
+
+    router: str
+    generation: int
+    changes: tuple[str, ...]
+    tc_before: str
+    nft: str
+    tc_after: str
+    results: tuple[GroupResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupDeleteResponse:
     router: str
     group: GroupId
@@ -83,6 +173,7 @@ class GroupStatus:
     verified: bool
     drift: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
+    access_control_policy: AccessControlPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +187,7 @@ class GroupSummary:
     download_mbps: float | None
     upload_mbps: float | None
     last_sync: datetime | None
+    internet_blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +207,33 @@ class Groups(Protocol):
         An unchanged wish sends nothing, unless `force_sync` asks to compare with the router. Raises Invalid, NotFound
         (router), Conflict (a device belongs to another group), Refused (the router, which runs what it ran before), or
         Unavailable or TimedOut (nobody answers: where the line was cut in mid-change, `get_group_status` tells which it is).
+        """
+        ...
+
+    @put("/routers/{router_id}/groups/{group_id}/policy", emits=(GroupSynced,), long=True)
+    async def update_group_policy(
+        self, router_id: RouterId, group_id: GroupId, policies: GroupPolicyUpdate
+    ) -> GroupSyncResponse:
+        """Change only the policies that are given; the group's devices and its other policies stay as they are.
+
+        Raises what `sync_group` raises, and NotFound for a group that was never synced.
+        """
+        ...
+
+    @post("/routers/{router_id}/groups/sync-all", emits=(GroupSynced,), limit=MANY, long=True)
+    async def sync_all_groups(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsSyncResponse:
+        """Make many groups be as asked, as one change on the router: all or nothing, or (`atomic: false`) each on its merits.
+
+        Raises Invalid with every fault of every group, Conflict (devices of groups that the request does not name), and
+        otherwise what `sync_group` raises; the groups then all stay as they were.
+        """
+        ...
+
+    @post("/routers/{router_id}/groups/plan", scope=READ, limit=MANY, changes=False)
+    async def plan(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsPlan:
+        """Show what `sync_all_groups` with the same input would change, in words and as the text that would run.
+
+        The router is asked, nothing is applied. Raises what `sync_all_groups` raises before it sends anything.
         """
         ...
 

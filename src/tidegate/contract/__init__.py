@@ -62,6 +62,7 @@ class _Route:
     streams: bool = False
     limit: int = BODY_LIMIT
     long: bool = False
+    changes: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Command:
     scope: Scope
     emits: tuple[type, ...]
     streams: bool
+    changes: bool  # whether anything is another afterwards: such a command emits events
     long: bool  # may take more than a few seconds: the command line follows it as an operation
     parameters: dict[str, inspect.Parameter]  # resolved, without self
     path_parameters: tuple[str, ...]
@@ -92,10 +94,6 @@ class Command:
     def summary(self) -> str:
         return self.doc.partition("\n")[0]
 
-    @property
-    def writes(self) -> bool:
-        return self.verb != "GET"
-
 
 def _verb(verb: str, default: Scope) -> Callable[..., Callable[[Method], Method]]:
     def at(
@@ -105,9 +103,13 @@ def _verb(verb: str, default: Scope) -> Callable[..., Callable[[Method], Method]
         emits: tuple[type, ...] = (),
         limit: int = BODY_LIMIT,
         long: bool = False,
+        changes: bool = verb != "GET",
     ) -> Callable[[Method], Method]:
+        """`changes=False`: the body is a question, sent with POST only because it does not fit a query."""
+
         def mark(method: Method) -> Method:
-            method.__route__ = _Route(verb, path, scope, emits, limit=limit, long=long)  # type: ignore[attr-defined]
+            route = _Route(verb, path, scope, emits, limit=limit, long=long, changes=changes)
+            method.__route__ = route  # type: ignore[attr-defined]
             return method
 
         return mark
@@ -184,6 +186,7 @@ def _command(contract: type, method: str, function: Callable[..., Any]) -> Comma
         scope=route.scope,
         emits=route.emits,
         streams=route.streams,
+        changes=route.changes,
         long=route.long,
         parameters=parameters,
         path_parameters=in_path,

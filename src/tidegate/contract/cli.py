@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -23,7 +23,7 @@ from tidegate.contract import Command, area, codec, commands
 from tidegate.contract.client import DEFAULT_URL, Address, AsyncLine, call_with_progress, remote
 from tidegate.contract.problems import problem
 from tidegate.contract.tables import harmless, render
-from tidegate.errors import Invalid, NoDaemon, TidegateError
+from tidegate.errors import Invalid, Malformed, NoDaemon, TidegateError
 
 REFUSED, WRONG_USAGE, NO_DAEMON = 1, 2, 3
 
@@ -107,7 +107,32 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 def _readable(kind: Any) -> Any:
     """The type with how its text is read, where it is one of ours; cyclopts reads the others itself."""
+    if _is_list_of_records(kind):
+        return Annotated[kind, AS_JSON]
     return Annotated[kind, OWN] if _reader(kind) else kind
+
+
+def _is_list_of_records(kind: Any) -> bool:
+    """What no flags can spell, unless the record has a text form of its own."""
+    item = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return is_dataclass(item) and not hasattr(item, "from_text")
+
+
+def _from_json(kind: Any, tokens: Sequence[Any]) -> Any:
+    """JSON as it stands on the command line, in a file (`@groups.json`), or on standard input (`@-`).
+
+    Raises ValueError, which the command line reports as wrong usage, with every fault and its place.
+    """
+    (token,) = tokens
+    text: str | bytes = token.value
+    try:
+        if token.value.startswith("@"):
+            text = sys.stdin.buffer.read() if token.value == "@-" else _file(Path(token.value[1:]))
+        return codec.read_body(text.encode() if isinstance(text, str) else text, kind)
+    except Invalid as invalid:
+        raise ValueError("; ".join(f"{fault.at}: {fault.why}" for fault in invalid.faults) or invalid.detail) from None
+    except Malformed as malformed:
+        raise ValueError(malformed.detail) from None
 
 
 def _reader(kind: Any) -> Callable[[str], Any] | None:
@@ -125,6 +150,14 @@ def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
     return values if get_origin(kind) is tuple else values[0]
 
 
+AS_JSON = Parameter(
+    converter=_from_json,
+    n_tokens=1,
+    negative="",
+    accepts_keys=False,
+    json_list=False,
+    help="JSON, @FILE, or @- for standard input",
+)
 OWN = Parameter(converter=_convert, n_tokens=1, negative="", accepts_keys=False)  # for parameters of our own types
 
 

@@ -189,6 +189,9 @@ def _fits_format(kind: type[Wired]) -> Any:
 
 # ── reading strangers' JSON
 
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
 
 def _parse(data: bytes) -> Any:
     if data.count(b"[") + data.count(b"{") > DEPTH_LIMIT and _depth(data) > DEPTH_LIMIT:
@@ -207,22 +210,13 @@ def _parse(data: bytes) -> Any:
 
 
 def _depth(data: bytes) -> int:
+    """How deep brackets are nested, those in strings left out; a string that never ends runs to the end."""
     deepest = depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        if bracket in b"[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"]}":
+        else:
             depth -= 1
     return deepest
 

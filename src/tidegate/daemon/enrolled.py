@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from tidegate.api.routers import Fingerprint, Router, RouterId
 from tidegate.contract.codec import decode, encode
@@ -43,6 +44,27 @@ TABLES = (
 _COLUMNS = "id, host, port, user, host_key, lan, wan, capabilities, generation, last_seen"
 
 
+class _ServesRouters(Protocol):
+    _routers: EnrolledRouters
+
+
+S = TypeVar("S", bound=_ServesRouters)
+P = ParamSpec("P")
+
+
+def wholly(
+    command: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """A command that runs to its end, also where the one who asked hangs up or the daemon is told to stop in the middle of it:
+    what runs on the router and what is written down here must stay one thing."""
+
+    @wraps(command)
+    async def whole(service: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await service._routers.wholly(command(service, *args, **kwargs))
+
+    return whole
+
+
 @dataclass(slots=True)
 class _Health:
     state: str = "unknown"
@@ -60,8 +82,7 @@ class EnrolledRouters:
         self._controller: ControllerId | None = None
 
     async def wholly(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a change to its end, also where the one who asked hangs up or the daemon is told to stop in the middle of it:
-        what runs on the router and what is written down here must stay one thing."""
+        """Run a change in a task of its own, which `close` waits for."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)

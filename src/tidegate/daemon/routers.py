@@ -23,13 +23,13 @@ from tidegate.api.routers import (
 )
 from tidegate.contract.acting import progress
 from tidegate.daemon import wishes
-from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store
+from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store, wholly
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
 from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
 from tidegate.policy.device import Label
-from tidegate.policy.group import BandwidthPolicy, GroupSyncRequest, Mbps
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState
 from tidegate.router.engine import RouterOperationsEngine
@@ -66,6 +66,7 @@ class RoutersService(Routers):
     async def create_key(self, router_id: RouterId) -> PublicKey:
         return PublicKey(str(router_id), public_line(await self._key(router_id)))
 
+    @wholly
     async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
         _check_port(request.port, "body/port")
         if request.lan == request.wan:
@@ -74,7 +75,7 @@ class RoutersService(Routers):
             raise Conflict(f"there is a router {router_id} already", router=str(router_id))
         self._adding.add(router_id)
         try:
-            return await self._routers.wholly(self._add(router_id, request))
+            return await self._add(router_id, request)
         finally:
             self._adding.discard(router_id)
 
@@ -85,10 +86,8 @@ class RoutersService(Routers):
     async def status(self, router_id: RouterId) -> Router:
         return await self._routers.get(router_id)
 
+    @wholly
     async def remove(self, router_id: RouterId, forget: bool = False) -> Router:
-        return await self._routers.wholly(self._remove(router_id, forget))
-
-    async def _remove(self, router_id: RouterId, forget: bool) -> Router:
         record = await self._routers.get(router_id)
         if forget:
             managed = self._routers.fleet.get(router_id)
@@ -210,7 +209,9 @@ def _taken_up(group: GroupState) -> GroupSyncRequest:
     if limit:
         burst = Mbps(min(1e5, (limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000)) if limit.burst_kib else None
         policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
-    return GroupSyncRequest(Label(f"Group {int(group.id)}"), group.devices, policy, group.active)
+    access = AccessControlPolicy(block_all_internet=True) if group.block else None
+    name = Label(f"Group {int(group.id)}")
+    return GroupSyncRequest(name, group.devices, policy, group.active, access_control_policy=access)
 
 
 def _other_host_key(host: str, expected: str, shown: str) -> Conflict:

@@ -67,13 +67,19 @@ def remove(db: sqlite3.Connection, router_id: str, group_id: GroupId | None = No
 
 def kept(request: GroupSyncRequest) -> GroupSyncRequest:
     """The part of a request that is a wish: how it should be, not how to go about it."""
-    return GroupSyncRequest(request.name, request.devices, request.bandwidth_policy, request.active)
+    return GroupSyncRequest(
+        request.name,
+        request.devices,
+        request.bandwidth_policy,
+        request.active,
+        access_control_policy=request.access_control_policy,
+    )
 
 
 def states(wishes: Wishes) -> list[GroupState]:
     """What the router is told of them. Group 0 without a policy is what every router has anyway."""
     found = [group_state(group_id, wish.request) for group_id, wish in wishes.items()]
-    return [group for group in found if group.id != GUESTS or group.limit]
+    return [group for group in found if group.id != GUESTS or group.limit or group.block]
 
 
 def label(device: DeviceRef) -> str:
@@ -98,32 +104,33 @@ def device_changes(before: GroupSyncRequest | None, after: GroupSyncRequest) -> 
 
 def check(group_id: GroupId, request: GroupSyncRequest, wishes: Wishes) -> None:
     """Raises Invalid with every fault of the request in itself, or Conflict naming the owner of each device that has one."""
-    if faults := list(_faults(group_id, request)):
-        raise Invalid("the group can't be as asked", faults)
-    owners = {key: owner for owner, wish in wishes.items() if owner != group_id for key in _keys(wish.request)}
-    taken = [(place, key, owners[key]) for key, place in _keys(request).items() if key in owners]
+    if found := list(faults(group_id, request)):
+        raise Invalid("the group can't be as asked", found)
+    owners = {key: owner for owner, wish in wishes.items() if owner != group_id for key in keys(wish.request)}
+    taken = [(place, key, owners[key]) for key, place in keys(request).items() if key in owners]
     if taken:
         said = "; ".join(f"{key} belongs to group {int(owner)} ({wishes[owner].request.name})" for _, key, owner in taken[:20])
         raise Conflict(said, devices=[{"at": place, "device": key, "group": int(owner)} for place, key, owner in taken[:1000]])
 
 
-def _keys(request: GroupSyncRequest) -> dict[str, str]:
-    """Every MAC and address of the request's devices, and its place."""
+def keys(request: GroupSyncRequest, place: str = "body") -> dict[str, str]:
+    """Every MAC and address of the request's devices, and its place in a body that has the request at `place`."""
     found: dict[str, str] = {}
     for number, device in enumerate(request.devices):
         if device.mac:
-            found.setdefault(str(device.mac), f"body/devices/{number}/mac")
+            found.setdefault(str(device.mac), f"{place}/devices/{number}/mac")
         for at, address in enumerate(device.ip):
-            found.setdefault(str(address), f"body/devices/{number}/ip/{at}")
+            found.setdefault(str(address), f"{place}/devices/{number}/ip/{at}")
     return found
 
 
-def _faults(group_id: GroupId, request: GroupSyncRequest) -> Iterator[Fault]:
+def faults(group_id: GroupId, request: GroupSyncRequest, body: str = "body") -> Iterator[Fault]:
+    """What is wrong with the request in itself."""
     if group_id == GUESTS and request.devices:
-        yield Fault("body/devices", "Group 0 is every device that is in no other group; it takes no list")
+        yield Fault(f"{body}/devices", "Group 0 is every device that is in no other group; it takes no list")
     first: dict[str, str] = {}
     for number, device in enumerate(request.devices):
-        place = f"body/devices/{number}"
+        place = f"{body}/devices/{number}"
         if not device.mac and not device.ip:
             yield Fault(place, "a device is named by its mac, by ip addresses, or by both")
         named = [(f"{place}/mac", str(device.mac))] if device.mac else []
@@ -136,8 +143,8 @@ def _faults(group_id: GroupId, request: GroupSyncRequest) -> Iterator[Fault]:
     policy = request.bandwidth_policy
     if policy and policy.burst_mbps is not None:
         if policy.burst_mbps <= policy.limit_mbps:
-            yield Fault("body/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
+            yield Fault(f"{body}/bandwidth_policy/burst_mbps", "a burst is above limit_mbps")
         if policy.limit_mbps.kbit > BURST_KBIT:
-            yield Fault("body/bandwidth_policy/burst_mbps", "a burst is for limits up to 1000 Mbit/s")
+            yield Fault(f"{body}/bandwidth_policy/burst_mbps", "a burst is for limits up to 1000 Mbit/s")
         if policy.burst_mbps > policy.limit_mbps * BURST_SECONDS:
-            yield Fault("body/bandwidth_policy/burst_mbps", f"a burst is at most {BURST_SECONDS} times limit_mbps")
+            yield Fault(f"{body}/bandwidth_policy/burst_mbps", f"a burst is at most {BURST_SECONDS} times limit_mbps")

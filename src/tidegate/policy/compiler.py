@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tidegate.policy.desired import Resources, desired
-from tidegate.policy.plan import Change, in_words, plan
+from tidegate.policy.plan import Change, Remark, plan, remarks, texts
 from tidegate.policy.state import GroupState, StateDocument, to_text
 
 
 @dataclass(frozen=True, slots=True)
 class RouterCommandBundle:
-    """The compiled change: from the state document of before to `document`. `words` say what it does."""
+    """The compiled change: from the state document of before to `document`. `words` say what it does,
+    `remarks` the same with whose it is."""
 
     before: StateDocument
     document: StateDocument
     change: Change
     words: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def generation(self) -> int:
@@ -66,10 +68,11 @@ class GroupPolicyCompiler:
         """The smallest change after which the router has exactly these groups: all of them, as one document is one state."""
         after = replace(document, generation=document.generation + 1, groups=tuple(sorted(groups, key=lambda group: group.id)))
         change = plan(seen, self.resources(after))
-        words = in_words(change, document.interfaces.lan)
+        said = remarks(change, document.interfaces.lan)
+        words = texts(said)
         if not words and after.groups != document.groups:
             words = ("the router's state document is brought up to date",)
-        return RouterCommandBundle(document, after, change, words)
+        return RouterCommandBundle(document, after, change, words, said)
 
     def resources(self, document: StateDocument) -> Resources:
         """What stands on a router that is as its document says."""

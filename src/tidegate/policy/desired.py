@@ -44,6 +44,8 @@ def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str) -> 
             if device.mac:
                 elements.add(Element("mac_mark", str(device.mac), mark))
             elements.update(Element("ip_mark" if ip.version == 4 else "ip6_mark", str(ip), mark) for ip in device.ip)
+        if group.cut_off:
+            elements.add(Element("blocked", mark))
         if limit := group.effective:
             minor = group.id.class_minor
             elements.add(Element("cls", mark, f"1:{minor}"))

@@ -86,6 +86,15 @@ class BandwidthPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessControlPolicy:
+    """What the group may reach. `block_all_internet` cuts it off from everything beyond the LAN, running connections too;
+    the router itself (its DNS, DHCP and page) and the machines of the LAN stay reachable."""
+
+    block_all_internet: bool = False
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class GroupSyncRequest:
     """The upper layer's wish for one group. No bandwidth policy means no limit; an inactive group restricts nothing."""
 
@@ -94,3 +103,10 @@ class GroupSyncRequest:
     bandwidth_policy: BandwidthPolicy | None = None
     active: bool = True
     force_sync: bool = False
+    access_control_policy: AccessControlPolicy | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """Whether its policies, as long as the group is active, cut it off from the internet."""
+        access = self.access_control_policy
+        return access is not None and access.active and access.block_all_internet

@@ -8,6 +8,10 @@ Two orders matter. The maps are asked address first and MAC last, so that the MA
 it was, so guests keep mark 100. And the priority is set in the forward hook: the kernel's ip_forward overwrites it from
 the TOS byte for IPv4 between prerouting and there (net/ipv4/ip_forward.c).
 
+A group that the internet is closed to is one element of a set. Its packets are refused in the forward hook before any other
+table's "established, accept" (the priority is below the firewall's 0), so running connections end too, and what stays in the
+LAN or is meant for the router itself never comes by.
+
 What is read back is JSON of libnftables (libnftables-json(5), schema version 1), reduced to what a rule does.
 """
 
@@ -15,8 +19,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from tidegate.policy.device import IpAddress, MacAddress
@@ -29,20 +34,36 @@ MAPS = {
     "ip6_mark": ("ipv6_addr", "mark"),
     "cls": ("mark", "classid"),
 }
+SETS = {"blocked": "mark"}  # the groups that the internet is closed to
+PORTION = 200  # elements in one statement
 _CLASS = re.compile(r"1:[1-9][0-9]{0,3}", re.ASCII)
+# A router without /etc/protocols prints the number.
+_TCP_WITHOUT_ITS_NAME = (
+    '{"meta": {"key": "l4proto"}}, "op": "==", "right": 6}',
+    '{"meta": {"key": "l4proto"}}, "op": "==", "right": "tcp"}',
+)
 _MARK = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_NOTHING = re.compile("")
 
 
 class Element(NamedTuple):
-    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark) or `cls` (mark: class)."""
+    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark) or `cls` (mark: class); or of our set
+    `blocked` (mark), whose elements have no value."""
 
     map: str
     key: str
-    value: str
+    value: str = ""
 
     @property
     def mark(self) -> int:
-        return int(self.key if self.map == "cls" else self.value)
+        return int(self.value if self.names_a_device else self.key)
+
+    @property
+    def names_a_device(self) -> bool:
+        return self.map in ("mac_mark", "ip_mark", "ip6_mark")
+
+    def __str__(self) -> str:
+        return f"{self.key} : {self.value}" if self.value else self.key
 
 
 class Unreadable(ValueError):
@@ -53,7 +74,9 @@ def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
     """Chain, rule as nft reads it, rule as nft prints it in JSON."""
     mark, ct_mark = {"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}
     first_from_wan = {"match": {"op": "==", "left": ct_mark, "right": 0}}
+    from_lan = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": lan}}
     to_lan = {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": lan}}
+    of_tcp = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}}
 
     def put(key: Any, value: Any) -> dict[str, Any]:
         return {"mangle": {"key": key, "value": value}}
@@ -74,8 +97,11 @@ def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
         (
             "prerouting",
             f'iifname "{lan}" jump lan',
-            [{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": lan}}, {"jump": {"target": "lan"}}],
+            [from_lan, {"jump": {"target": "lan"}}],
         ),
+        ("refuse", f'iifname "{lan}" oifname "{lan}" return', [from_lan, to_lan, {"return": None}]),
+        ("refuse", "meta l4proto tcp reject with tcp reset", [of_tcp, {"reject": {"type": "tcp reset"}}]),
+        ("refuse", "reject with icmpx admin-prohibited", [{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}]),
         (
             "forward",
             f'ct mark 0 oifname "{lan}" ct mark set ip daddr map @ip_mark',
@@ -88,18 +114,29 @@ def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
         ),
         (
             "forward",
+            "ct mark @blocked jump refuse",
+            [{"match": {"op": "==", "left": ct_mark, "right": "@blocked"}}, {"jump": {"target": "refuse"}}],
+        ),
+        (
+            "forward",
             "meta priority set ct mark map @cls",
             [put({"meta": {"key": "priority"}}, look_up(ct_mark, "cls"))],
         ),
     ]
 
 
-_CHAINS: dict[str, tuple[int, str]] = {"lan": (0, ""), "prerouting": (-150, "prerouting"), "forward": (-5, "forward")}
+_CHAINS: dict[str, tuple[int, str]] = {
+    "lan": (0, ""),
+    "refuse": (0, ""),
+    "prerouting": (-150, "prerouting"),
+    "forward": (-5, "forward"),
+}
 
 
 def base_rules(lan: str) -> tuple[str, ...]:
     """The constant part of the table, one line per map, chain and rule, in the form that `read_table` gives."""
     maps = [f"map {name}: {key} to {value}" for name, (key, value) in MAPS.items()]
+    maps += [f"set {name}: {key}" for name, key in SETS.items()]
     chains = [
         f"chain {name}: {hook} {priority} accept" if hook else f"chain {name}" for name, (priority, hook) in _CHAINS.items()
     ]
@@ -111,6 +148,7 @@ def create_table(lan: str) -> list[str]:
     """Statements that put the constant table in place of whatever bears its name, without a moment between."""
     lines = [f"table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
     lines += [f"map {name} {{ type {key} : {value}; }}" for name, (key, value) in MAPS.items()]
+    lines += [f"set {name} {{ type {key}; }}" for name, key in SETS.items()]
     for name, (priority, hook) in _CHAINS.items():
         lines.append(f"chain {name} {{")
         if hook:
@@ -126,15 +164,24 @@ def delete_table() -> list[str]:
 def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[str]:
     """Statements for one transaction. Each value is built from its type again: nothing is passed through as it came."""
     gone, new = [_checked(element) for element in delete], [_checked(element) for element in add]
-    return [f"delete element {TABLE} {e.map} {{ {e.key} }}" for e in gone] + [
-        f"add element {TABLE} {e.map} {{ {e.key} : {e.value} }}" for e in new
+    return [f"delete element {TABLE} {name} {{ {', '.join(e.key for e in some)} }}" for name, some in _in_portions(gone)] + [
+        f"add element {TABLE} {name} {{ {', '.join(map(str, some))} }}" for name, some in _in_portions(new)
     ]
+
+
+def _in_portions(elements: Iterable[Element]) -> Iterator[tuple[str, list[Element]]]:
+    """By map, some hundred at a time: nft takes half the time and memory that it takes for as many statements (measured)."""
+    for name, of_map in groupby(elements, key=lambda element: element.map):
+        while some := list(islice(of_map, PORTION)):
+            yield name, some
 
 
 @lru_cache(maxsize=1 << 16)
 def _checked(element: Element) -> Element:
     """The element, each part made from its type anew. Raises ValueError for what can't stand in a map of ours."""
     name, key, value = element
+    if name in SETS:
+        return Element(name, _matching(_MARK, key), _matching(_NOTHING, value))
     if name == "cls":
         return Element(name, _matching(_MARK, key), _matching(_CLASS, value))
     kind = {"mac_mark": MacAddress, "ip_mark": IpAddress, "ip6_mark": IpAddress}[name]
@@ -166,11 +213,19 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
                         elements.add(_checked(Element(found["name"], str(key), str(value))))
                     except (ValueError, KeyError):
                         maps.append(f"element {key} in map {found['name']} that is none of ours")
+            elif (found := entry.get("set")) and found["name"] in SETS:
+                maps.append(f"set {found['name']}: {found['type']}")
+                for key in found.get("elem", ()):
+                    try:
+                        elements.add(_checked(Element(found["name"], str(key))))
+                    except ValueError:
+                        maps.append(f"element {key} in set {found['name']} that is none of ours")
             elif found := entry.get("chain"):
                 hook = f": {found['hook']} {found['prio']} {found['policy']}" if "hook" in found else ""
                 chains.append(f"chain {found['name']}{hook}")
             elif found := entry.get("rule"):
-                rules.append(f"rule in {found['chain']}: {json.dumps(found['expr'], sort_keys=True)}")
+                expression = json.dumps(found["expr"], sort_keys=True).replace(*_TCP_WITHOUT_ITS_NAME)
+                rules.append(f"rule in {found['chain']}: {expression}")
             elif not {"metainfo", "table"} & set(entry):
                 maps.append(f"{next(iter(entry), 'nothing')} that is none of ours")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

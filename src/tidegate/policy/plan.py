@@ -6,7 +6,7 @@ part of the plan: classes stand before a map names them (a class that does not e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -100,7 +100,17 @@ class Remark:
 
 def in_words(change: Change, lan: str) -> tuple[str, ...]:
     """What the change does, for people: devices, limits, the base set-up."""
-    return tuple(dict.fromkeys(remark.text for remark in _words(change, lan)))
+    return texts(remarks(change, lan))
+
+
+def remarks(change: Change, lan: str) -> tuple[Remark, ...]:
+    """The same with whose it is; what concerns two groups is there once for each."""
+    return tuple(_words(change, lan))
+
+
+def texts(of: Iterable[Remark]) -> tuple[str, ...]:
+    """Each text once, in order."""
+    return tuple(dict.fromkeys(remark.text for remark in of))
 
 
 def drift(change: Change) -> tuple[Remark, ...]:
@@ -125,19 +135,25 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
             yield Remark(group, f"{what} {_rate(after.kbit)}, was {_rate(before.kbit)}")
         else:
             yield Remark(group, f"{what} {_rate(after.kbit)}: queue and burst put right")
-    seen, desired = _devices(change.seen), _devices(change.desired)
-    for key in sorted(set(seen) | set(desired), key=itemgetter(1)):
-        was, now = seen.get(key), desired.get(key)
-        if was == now:
-            continue
+    gone, new = change.elements_gone, change.elements_new
+    left, joined = _devices(gone), _devices(new)
+    for key in sorted(left.keys() | joined.keys(), key=itemgetter(1)):
+        was, now = left.get(key), joined.get(key)
         if now is None:
             yield Remark(was, f"{key[1]} leaves group {was} and is a guest")
         elif was is None:
             yield Remark(now, f"{key[1]} joins group {now}")
         else:
+            yield Remark(was, f"{key[1]} moves from group {was} to group {now}")
             yield Remark(now, f"{key[1]} moves from group {was} to group {now}")
+    for element in gone:
+        if element.map == "blocked":
+            yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is open to it again")
+    for element in new:
+        if element.map == "blocked":
+            yield Remark(group := element.mark - GUESTS.mark, f"group {group}: the internet is closed to it")
     told = {_group_of(place.minor) for place in (*change.classes_put, *change.classes_gone)}
-    for element in (*change.elements_new, *change.elements_gone):
+    for element in (*new, *gone):
         if element.map == "cls" and (group := element.mark - GUESTS.mark) not in told:
             yield Remark(group, f"group {group}: the way to its class is put right")
     for place in change.classes_gone:
@@ -158,10 +174,10 @@ def _places(change: Change) -> Iterator[Remark]:
     wrong = {(e.map, e.key) for e in change.elements_new} & {(e.map, e.key) for e in change.elements_gone}
     for element in change.elements_new:
         state = "has another value" if (element.map, element.key) in wrong else "is missing"
-        yield Remark(element.mark - GUESTS.mark, f"nft map {element.map}: {element.key} {state}")
+        yield Remark(element.mark - GUESTS.mark, _place_of(element, state))
     for element in change.elements_gone:
         if (element.map, element.key) not in wrong:
-            yield Remark(element.mark - GUESTS.mark, f"nft map {element.map}: {element.key} should not be there")
+            yield Remark(element.mark - GUESTS.mark, _place_of(element, "should not be there"))
     for place in change.classes_put:
         where = f"tc {place.device} class 1:{place.minor}"
         seen, wanted = change.seen.classes.get(place), change.desired.classes[place]
@@ -176,8 +192,14 @@ def _places(change: Change) -> Iterator[Remark]:
         yield Remark(_group_of(place.minor), f"tc {place.device} class 1:{place.minor}: should not be there")
 
 
-def _devices(resources: Resources) -> dict[tuple[str, str], int]:
-    return {(e.map, e.key): e.mark - GUESTS.mark for e in resources.elements if e.map != "cls"}
+def _place_of(element: Element, state: str) -> str:
+    if element.value:
+        return f"nft map {element.map}: {element.key} {state}"
+    return f"nft set {element.map}: {element.key} {state}"
+
+
+def _devices(elements: Iterable[Element]) -> dict[tuple[str, str], int]:
+    return {(e.map, e.key): e.mark - GUESTS.mark for e in elements if e.names_a_device}
 
 
 def _group_of(minor: str) -> int | None:

@@ -62,17 +62,23 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group as the router knows it. `limit` is what its policy asks for; an inactive group restricts nothing."""
+    """A group as the router knows it. `limit` and `block` are what its policies ask for; one that is inactive is free."""
 
     id: GroupId
     devices: tuple[DeviceRef, ...] = ()
     limit: Limit | None = None
     active: bool = True
+    block: bool = False
 
     @property
     def effective(self) -> Limit | None:
         """The limit that holds now."""
         return self.limit if self.active else None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the internet is closed to it now."""
+        return self.block and self.active
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def group_state(group_id: GroupId, wish: GroupSyncRequest) -> GroupState:
             burst = max(4, round((policy.burst_mbps.kbit - policy.limit_mbps.kbit) * 125 / 1024))
         limit = Limit(policy.limit_mbps.kbit, policy.upload.kbit, burst)
     devices = (DeviceRef(device.mac, tuple(sorted(device.ip))) for device in wish.devices)
-    return GroupState(group_id, tuple(sorted(devices, key=lambda d: (d.mac or "", d.ip))), limit, wish.active)
+    return GroupState(group_id, tuple(sorted(devices, key=lambda d: (d.mac or "", d.ip))), limit, wish.active, wish.blocks)
 
 
 def to_text(document: StateDocument) -> str:
@@ -153,6 +159,8 @@ def _group_to_json(group: GroupState) -> dict[str, Any]:
     }
     if limit := group.limit:
         found["limit"] = {"down": limit.download_kbit, "up": limit.upload_kbit, "burst": limit.burst_kib}
+    if group.block:
+        found["block"] = True
     return found
 
 
@@ -166,4 +174,5 @@ def _group_from_json(value: dict[str, Any]) -> GroupState:
             for d in value["devices"]
         ),
         limit=Limit(limit["down"], limit["up"], limit["burst"]) if limit else None,
+        block=bool(value.get("block", False)),
     )

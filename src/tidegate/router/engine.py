@@ -17,9 +17,10 @@ from time import perf_counter
 from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
 from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
 from tidegate.policy.desired import Resources
-from tidegate.policy.plan import Remark, drift, plan
+from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
+from tidegate.router.inspection import ASK_FOR_OFFLOAD, Inspection, offload_remarks, read_closely
 from tidegate.router.shell import Result, Shell
 from tidegate.router.statefile import Answer, Observation, legible, read_answer, read_observation
 
@@ -50,6 +51,7 @@ class Applied:
     generation: int
     words: tuple[str, ...]
     stages: Stages
+    remarks: tuple[Remark, ...] = ()
 
 
 class _Stale(Exception):
@@ -113,9 +115,9 @@ class RouterOperationsEngine:
     async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
-        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
-        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable
-        or TimedOut.
+        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it first.
+        Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable or
+        TimedOut.
         """
         if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
@@ -138,7 +140,7 @@ class RouterOperationsEngine:
                 continue
             now = perf_counter()
             stages = Stages(_ms(observing), _ms(applying - planning), _ms(verifying - applying), _ms(now - verifying))
-            return Applied(after.generation, bundle.words, stages)
+            return Applied(after.generation, bundle.words, stages, bundle.remarks)
         raise AssertionError("the second try returns or raises")
 
     async def apply_command_bundle(self, bundle: RouterCommandBundle) -> tuple[Observation, float]:
@@ -192,19 +194,70 @@ class RouterOperationsEngine:
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
         seen = await self.observe()
+        return seen, self._remarks(seen, groups)
+
+    def _remarks(self, seen: Observation, groups: Sequence[GroupState], damage: str = "") -> tuple[Remark, ...]:
         document = self._document(seen)
         wanted = replace(document, groups=tuple(groups))
-        remarks = list(drift(plan(seen.resources, self._compiler.resources(wanted))))
-        if seen.document is None:
-            remarks.append(Remark(None, "the state document is missing"))
+        found = list(drift(plan(seen.resources, self._compiler.resources(wanted))))
+        if damage:
+            found.append(Remark(None, damage))
+        elif seen.document is None:
+            found.append(Remark(None, "the state document is missing"))
         elif (document.controller, document.router) != (self._controller, self._router):
-            remarks.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
+            found.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
         elif set(document.groups) != set(groups):
-            remarks.append(Remark(None, "the state document has other groups than this controller"))
-        remarks += [
+            found.append(Remark(None, "the state document has other groups than this controller"))
+        found += [
             Remark(None, f"tc {device}: carries a root queue of somebody else, {root}") for device, root in seen.foreign.items()
         ]
-        return seen, tuple(remarks)
+        return tuple(found)
+
+    async def prepare(self, groups: Sequence[GroupState]) -> RouterCommandBundle:
+        """What `synchronise` would send to the router as it answers now. Raises what that raises before it sends anything."""
+        seen = await self.observe()
+        self._must_be_ours(seen)
+        return self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+
+    async def inspect(self, groups: Sequence[GroupState]) -> Inspection:
+        """As `verify_router_state`, and also where the document is damaged, and what of others makes packets pass us by."""
+        answer = await self._ask("observe", *self._interfaces)
+        seen, damage, damaged = read_closely(answer, self._interfaces)
+        self._last = None if damaged else seen
+        drifted = self._remarks(seen, groups, damage)
+        offload = await self._shell.run(["/bin/sh", "-c", ASK_FOR_OFFLOAD])
+        return Inspection(seen, drifted + tuple(offload_remarks(offload)), damaged)
+
+    async def repair(self, groups: Sequence[GroupState]) -> tuple[Applied, Inspection]:
+        """Mend what `inspect` finds, and nothing else. Also what was found before."""
+        found = await self.inspect(groups)
+        if not found.damaged:
+            return await self.synchronise(groups), found
+        generation, controller = found.damaged
+        if controller != self._controller:
+            raise Conflict(f"the router's state document is damaged, and of controller {controller}", controller=controller)
+        self._refuse_foreign(found.seen)
+        document = StateDocument(generation, self._controller, self._router, self._interfaces)
+        return await self._put(self._compiler.compile_sync_request(groups, document, found.seen.resources)), found
+
+    async def remove_base(self) -> Applied:
+        """Take all groups, rules and queues of ours off the router; the agent, its document and our log-in key stay."""
+        seen = await self.observe()
+        self._must_be_ours(seen)
+        document = self._document(seen)
+        after = replace(document, generation=document.generation + 1, groups=())
+        change = plan(seen.resources, Resources())
+        said = remarks(change, self._interfaces.lan)
+        if not change and not document.groups:
+            return Applied(seen.generation, (), Stages())
+        return await self._put(RouterCommandBundle(document, after, change, texts(said), said))
+
+    async def _put(self, bundle: RouterCommandBundle) -> Applied:
+        try:
+            after, _ = await self.apply_command_bundle(bundle)
+        except _Stale as error:
+            raise Conflict(f"the router changes under our hands: {error}") from None
+        return Applied(after.generation, bundle.words, Stages(), bundle.remarks)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
         """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
