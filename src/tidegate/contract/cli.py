@@ -24,7 +24,7 @@ from rich.markup import escape
 from tidegate.contract import Command, area, codec, commands
 from tidegate.contract.client import DEFAULT_URL, Address, AsyncLine, call_with_progress, remote
 from tidegate.contract.problems import problem
-from tidegate.contract.tables import harmless, render
+from tidegate.contract.tables import Uncut, harmless, render
 from tidegate.errors import Invalid, NoDaemon, TidegateError
 
 REFUSED, WRONG_USAGE, NO_DAEMON = 1, 2, 3
@@ -203,7 +203,7 @@ def show(value: Any, to: Target) -> None:
     if to.json:
         _write(sys.stdout, codec.encode(value) + b"\n")
     else:
-        out.print(render(value))
+        out.print(render(value) if out.is_terminal else Uncut(render(value)), crop=out.is_terminal)
 
 
 def _write(stream: TextIO | None, data: bytes) -> None:
