@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import getpass
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.prompt import Confirm
 from rich.text import Text
 
-from tidegate.api.routers import Fingerprint, HostName, Router, RouterAddRequest, RouterId, Routers
+from tidegate.api.routers import Fingerprint, HostKey, HostName, Router, RouterAddRequest, RouterId, Routers
 from tidegate.contract import commands
-from tidegate.contract.cli import OWN, Target, ToTarget, err, run, show
-from tidegate.contract.client import AsyncLine, call_with_progress, remote
+from tidegate.contract.cli import OWN, Target, ToTarget, attempt, err, over, show
+from tidegate.contract.client import Address, AsyncLine, call_with_progress, remote
 from tidegate.contract.tables import harmless
 from tidegate.errors import Refused
 from tidegate.policy.router import InterfaceName
@@ -43,7 +42,7 @@ def add(
     from tidegate.console import default_socket
 
     request = _Answers(router_id, host, host_key, port, user, lan, wan, key_in_place)
-    return run(_add(request, to, default_socket()), to)
+    return attempt(lambda address: _add(request, to, address), to, default_socket)
 
 
 class _Answers:
@@ -64,26 +63,29 @@ class _Answers:
         self.user, self.lan, self.wan, self.key_in_place = user, lan, wan, key_in_place
 
 
-async def _add(given: _Answers, to: Target, default_socket: Path) -> None:
-    line = AsyncLine(to.address(default_socket))
+def _add(given: _Answers, to: Target, address: Address) -> None:
     try:
-        routers = remote(Routers, line)
-        host_key = given.host_key or await _confirmed(routers, given)
-        request = RouterAddRequest(given.host, host_key, given.port, given.user, _password(given), given.lan, given.wan)
-        command = next(command for command in commands(Routers) if command.method == "add")
-        with err.status("logging in") as status:
-            arguments = {"router_id": given.router_id, "request": request}
-            added: Router = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
-        show(added, to)
-    finally:
-        await line.close()
+        host_key = given.host_key or _confirmed(address, given)
+        password = _password(given)
+    except EOFError:
+        raise Refused("not answered; nothing was changed") from None
+    request = RouterAddRequest(given.host, host_key, given.port, given.user, password, given.lan, given.wan)
+    show(over(address, lambda line: _added(line, given.router_id, request)), to)
 
 
-async def _confirmed(routers: Routers, given: _Answers) -> Fingerprint:
+async def _added(line: AsyncLine, router_id: RouterId, request: RouterAddRequest) -> Router:
+    command = next(command for command in commands(Routers) if command.method == "add")
+    with err.status("logging in") as status:
+        arguments = {"router_id": router_id, "request": request}
+        added: Router = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
+    return added
+
+
+def _confirmed(address: Address, given: _Answers) -> Fingerprint:
     """The fingerprint that the host shows, once a person has said that it is the router's."""
     if not sys.stdin.isatty():
         raise Refused("a person must compare the host key: give --host-key SHA256:... or run this in a terminal")
-    shown = await routers.scan_host_key(given.host, given.port)
+    shown: HostKey = over(address, lambda line: remote(Routers, line).scan_host_key(given.host, given.port))
     err.print(Text(f"{shown.host} shows this {shown.algorithm} host key:\n  {shown.fingerprint}"))
     err.print("On the router, `dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key` or `ssh-keygen -l` prints the same.")
     if not Confirm.ask("Is it this router's?", console=err, default=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.contract import codec
-from tidegate.contract.cli import Target, out, report
+from tidegate.contract.cli import Target, out, report, show
 from tidegate.errors import TidegateError
 from tidegate.settings import Settings, load, manual
 
@@ -33,7 +31,7 @@ def settings(
     rows = [(name, text, _plain(_value(effective, name)), sources.get(name, "default")) for name, text, _ in manual()]
     if json:
         document = [{"name": n, "value": v, "source": s, "text": t} for n, t, v, s in rows]
-        sys.stdout.write(codec.encode(document).decode() + "\n")
+        show(document, Target(json=True))
         return 0
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("setting", "value", "from", "what it means"):

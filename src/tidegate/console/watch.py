@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, cast
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -15,6 +16,8 @@ from tidegate.contract.client import AsyncLine, remote
 from tidegate.contract.tables import harmless
 from tidegate.errors import NoDaemon, Unavailable
 from tidegate.events import Entry, Notice, data_of
+
+Notices = AsyncGenerator[Notice, None]
 
 RETRY = 1.0  # seconds between two tries to reach a daemon that went away
 
@@ -27,34 +30,31 @@ def watch(
     info_hash: Annotated[str | None, Parameter(help="only events of this torrent")] = None,
     to: ToTarget = Target(),  # noqa: B008 - frozen
 ) -> int:
-    """Follow everything that happens, until Ctrl-C. After a restart of the daemon nothing is missed."""
+    """Follow everything that happens, until Ctrl-C (exit status 130). After a restart of the daemon nothing is missed."""
     from tidegate.console import default_socket
 
-    return run(_watch(to, default_socket(), since, types, router, info_hash), to)
+    return run(lambda line: _watch(line, to, since, types, router, info_hash), to, default_socket)
 
 
 async def _watch(
-    to: Target, default_socket: Path, since: int | None, types: str | None, router: str | None, info_hash: str | None
+    line: AsyncLine, to: Target, since: int | None, types: str | None, router: str | None, info_hash: str | None
 ) -> None:
-    line = AsyncLine(to.address(default_socket))
     events = remote(Events, line)
     last = since
     seen = False
-    try:
-        while True:
-            try:
-                async for notice in events.follow(last, types, router, info_hash):
+    while True:
+        try:
+            async with aclosing(cast(Notices, events.follow(last, types, router, info_hash))) as notices:
+                async for notice in notices:
                     seen = True
                     last = notice.number if isinstance(notice, Entry) else last
                     show(notice, to) if to.json else out.print(told(notice), soft_wrap=True)
-            except NoDaemon:
-                if not seen:
-                    raise
-            except Unavailable as error:
-                err.print(Text(f"{error.detail}; trying again", style="dim"))
-            await asyncio.sleep(RETRY)
-    finally:
-        await line.close()
+        except NoDaemon:
+            if not seen:
+                raise
+        except Unavailable as error:
+            err.print(Text(f"{error.detail}; trying again", style="dim"))
+        await asyncio.sleep(RETRY)
 
 
 def told(notice: Notice) -> Text:

@@ -1,19 +1,21 @@
 """Contracts on a command line: `tidegate groups sync-group home 1 Kids --bandwidth-policy.limit-mbps 20`.
 
 Each command of each contract becomes `AREA COMMAND`: what has no default is positional, the rest are options. Exit status:
-0 done, 1 refused (the problem is on standard error), 2 wrong usage, 3 no daemon.
+0 done, 1 refused (the problem is on standard error), 2 wrong usage, 3 no daemon, 130 ended by Ctrl-C, 141 nobody reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import inspect
+import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -22,13 +24,39 @@ from rich.markup import escape
 from tidegate.contract import Command, area, codec, commands
 from tidegate.contract.client import DEFAULT_URL, Address, AsyncLine, call_with_progress, remote
 from tidegate.contract.problems import problem
-from tidegate.contract.tables import harmless, render
+from tidegate.contract.tables import Uncut, harmless, render
 from tidegate.errors import Invalid, Malformed, NoDaemon, TidegateError
 
 REFUSED, WRONG_USAGE, NO_DAEMON = 1, 2, 3
+INTERRUPTED, NOBODY_READS = 130, 141  # as a shell shows an end by SIGINT and by SIGPIPE
 
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+T = TypeVar("T")
+Work = Callable[[AsyncLine], Coroutine[Any, Any, T]]
+
+
+class Unwritable(Exception):
+    """What was to be said can't be: `left` if nobody reads any more, else the disk is full, or the like."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.left = isinstance(error, BrokenPipeError)
+
+
+class Screen(Console):
+    """A console that raises Unwritable."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        try:
+            super().print(*objects, **how)
+        except OSError as error:
+            raise Unwritable(error) from None
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = Screen(highlight=False, soft_wrap=False)
+err = Screen(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -40,11 +68,16 @@ class Target:
     socket: Annotated[str | None, Parameter(env_var="TIDEGATE_SOCKET", help="the daemon's unix socket; needs no key")] = None
     json: Annotated[bool, Parameter(negative="", help="print JSON")] = False
 
-    def address(self, default_socket: Path) -> Address:
-        """The socket of the daemon on this machine, unless a URL or a key says otherwise."""
-        if self.socket or (not self.url and not self.key and default_socket.exists()):
-            return Address(socket=self.socket or str(default_socket))
-        return Address(self.url or DEFAULT_URL, None, self.key)
+    def address(self, default_socket: Callable[[], Path]) -> Address:
+        """The socket of the daemon on this machine, unless a URL or a key says otherwise. Raises Invalid."""
+        if self.socket:
+            return Address(socket=self.socket)
+        if self.url:
+            return Address(self.url, None, self.key)
+        default = default_socket()  # looked up with a key too: settings that can't be read are told, not passed over
+        if not self.key and default.exists():
+            return Address(socket=str(default))
+        return Address(DEFAULT_URL, None, self.key)
 
 
 ToTarget = Annotated[Target, Parameter(name="*", group="Daemon")]
@@ -70,7 +103,7 @@ def _entry(contract: type, command: Command, default_socket: Callable[[], Path])
 
     def entry(*given: Any, to: Target = Target(), **typed: Any) -> int:
         by_name = dict(zip((p.name for p in positional), given, strict=False)) | typed
-        return run(_run(contract, command, to, default_socket(), by_name), to)
+        return run(lambda line: _run(contract, command, to, line, by_name), to, default_socket)
 
     parameters = [
         *_parameters(command),
@@ -161,21 +194,18 @@ AS_JSON = Parameter(
 OWN = Parameter(converter=_convert, n_tokens=1, negative="", accepts_keys=False)  # for parameters of our own types
 
 
-async def _run(contract: type, command: Command, to: Target, default_socket: Path, typed: dict[str, Any]) -> None:
-    line = AsyncLine(to.address(default_socket))
-    try:
-        arguments = _arguments(command, typed)
-        if command.streams:
-            async for item in getattr(remote(contract, line), command.method)(**arguments):
+async def _run(contract: type, command: Command, to: Target, line: AsyncLine, typed: dict[str, Any]) -> None:
+    arguments = _arguments(command, typed)
+    if command.streams:
+        async with aclosing(getattr(remote(contract, line), command.method)(**arguments)) as items:
+            async for item in items:
                 show(item, to)
-        elif command.long and err.is_terminal and not to.json:
-            with err.status("asking") as status:
-                result = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
-            show(result, to)
-        else:
-            show(await getattr(remote(contract, line), command.method)(**arguments), to)
-    finally:
-        await line.close()
+    elif command.long and err.is_terminal and not to.json:
+        with err.status("asking") as status:
+            result = await call_with_progress(command, line, arguments, lambda told: status.update(harmless(told)))
+        show(result, to)
+    else:
+        show(await getattr(remote(contract, line), command.method)(**arguments), to)
 
 
 def _arguments(command: Command, typed: dict[str, Any]) -> dict[str, Any]:
@@ -204,28 +234,60 @@ def _file(path: Path) -> bytes:
 def show(value: Any, to: Target) -> None:
     """Print an answer, as JSON or as a table."""
     if to.json:
-        sys.stdout.buffer.write(codec.encode(value) + b"\n")
-        sys.stdout.flush()
+        _write(sys.stdout, codec.encode(value) + b"\n")
     else:
-        out.print(render(value))
+        out.print(render(value) if out.is_terminal else Uncut(render(value)), crop=out.is_terminal)
 
 
-def run(work: Any, to: Target) -> int:
-    """Run a command's coroutine; a failure goes to standard error and becomes the exit status."""
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        try:
-            asyncio.run(work)
-        except TidegateError as error:
-            return report(error, to)
+def _write(stream: TextIO | None, data: bytes) -> None:
+    try:
+        if stream is None:  # closed before we were started
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        stream.buffer.write(data)
+        stream.flush()
+    except OSError as error:
+        raise Unwritable(error) from None
+
+
+def run(work: Work[None], to: Target, default_socket: Callable[[], Path]) -> int:
+    """Do a command's work; a failure goes to standard error and becomes the exit status."""
+    return attempt(lambda address: over(address, work), to, default_socket)
+
+
+def attempt(steps: Callable[[Address], None], to: Target, default_socket: Callable[[], Path]) -> int:
+    """The same for work of several steps, between which a person may be asked: outside the loop, where Ctrl-C ends a prompt."""
+    try:
+        address = to.address(default_socket)
+    except Invalid as error:
+        return report(error, to, WRONG_USAGE)
+    try:
+        steps(address)
+    except TidegateError as error:
+        return report(error, to)
     return 0
 
 
-def report(error: TidegateError, to: Target) -> int:
-    """Say on standard error what went wrong and where; returns the exit status."""
+def over(address: Address, work: Work[T]) -> T:
+    """What the work gives, done on a line to that address."""
+
+    async def doing() -> T:
+        line = AsyncLine(address)
+        try:
+            return await work(line)
+        finally:
+            await line.close()
+
+    return asyncio.run(doing())
+
+
+def report(error: TidegateError, to: Target, status: int | None = None) -> int:
+    """Say on standard error what went wrong and where; returns the exit status, which follows from the error if not given."""
     if to.json:
-        sys.stderr.buffer.write(codec.encode(problem(error, "")) + b"\n")
+        _write(sys.stderr, codec.encode(problem(error, "")) + b"\n")
     else:
         err.print(f"[red]{escape(harmless(error.detail))}[/red]")
         for fault in error.faults if isinstance(error, Invalid) else ():
             err.print(f"  {escape(harmless(fault.at))}: {escape(harmless(fault.why))}")
+    if status is not None:
+        return status
     return NO_DAEMON if isinstance(error, NoDaemon) else REFUSED

@@ -6,12 +6,13 @@ The failures that the service raised are raised again here. Where nobody answers
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
 from websockets.asyncio.client import connect as connect_socket
@@ -22,7 +23,7 @@ from websockets.sync.client import unix_connect as connect_unix_socket_blocking
 
 from tidegate.contract import Command, codec, commands
 from tidegate.contract.problems import STATUS, failure
-from tidegate.errors import NoDaemon, TidegateError, TimedOut, Unavailable
+from tidegate.errors import Fault, Invalid, NoDaemon, TidegateError, TimedOut, Unavailable
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -34,15 +35,36 @@ TIMEOUT = httpx2.Timeout(60, connect=5)  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a daemon listens: a URL, or a unix socket's path with any URL's host; and the key to show."""
+    """Where a daemon listens: a URL, or a unix socket's path with any URL's host; and the key to show.
+
+    Raises Invalid for a URL that is none or a key that no header can carry.
+    """
 
     url: str = DEFAULT_URL
     socket: str | None = None
     key: str | None = None
 
+    def __post_init__(self) -> None:
+        faults = []
+        if not _is_url(self.url):
+            faults.append(Fault("url", f"{self.url[:80]!r} is not a daemon's URL, such as {DEFAULT_URL}"))
+        if self.key and not re.fullmatch(r"[!-~]+", self.key):
+            faults.append(Fault("key", "a key has printable ASCII only: no blanks, no line ends"))
+        if faults:
+            raise Invalid("the daemon can't be asked like this", faults)
+
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+    return bool(named) and re.fullmatch(r"[!-~]+", text) is not None
 
 
 class Line(Protocol):

@@ -1,0 +1,77 @@
+"""Answers as tables: what fits is shown whole, what does not is said to be missing."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tidegate.contract.tables import Uncut, render
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+TORRENTS = {
+    "total": 2,
+    "torrents": [
+        {
+            "info_hash": HASH[:-1] + str(n),
+            "info_hash_v2": None,
+            "name": "debian-12.5.0-amd64-netinst.iso",
+            "status": "downloading",
+            "progress": 0.614,
+            "download_rate": 1_300_000,
+            "num_peers": 17,
+            "output_dir": "/var/lib/tidegate/downloads",
+            "trackers": [f"http://tracker{i}.example/announce" for i in range(9)],
+            "engine": {"version": "2.1.1", "features": ["utp", "dht", "lsd", "pex", "encryption"]},
+            "error": None,
+        }
+        for n in range(2)
+    ],
+}
+COLUMNS = 9  # that have anything in them
+
+
+def printed(value: Any, width: int) -> list[str]:
+    into = StringIO()
+    Console(file=into, width=width, force_terminal=True, no_color=True, color_system=None).print(render(value))
+    return [line.rstrip() for line in into.getvalue().splitlines()]
+
+
+def test_a_table_shows_the_columns_that_fit_in_their_order_and_says_how_many_do_not() -> None:
+    lines = printed(TORRENTS, 80)
+    assert lines[0].split("  ")[0] == "info hash"
+    assert [word for word in ("name", "status", "progress", "error") if word in lines[0]] == ["name", "status"]
+    assert lines[1].split()[0] == TORRENTS["torrents"][0]["info_hash"]  # type: ignore[index]
+    assert lines[-1] == f"2 in all; {COLUMNS - 3} more with --json"
+    assert len(lines) <= 1 + 2 * 2 + 1
+
+
+def test_a_wider_terminal_shows_more_of_it() -> None:
+    lines = printed(TORRENTS, 120)
+    assert "[###..]  61.4 %" in lines[1]
+    assert "1.2 MiB/s" in lines[1]
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 79, 80, 81, 120, 200, 400])
+def test_no_line_is_wider_than_the_terminal_and_no_cell_is_a_tower(width: int) -> None:
+    lines = printed(TORRENTS, width)
+    assert max(map(len, lines)) <= width
+    if width >= 20:
+        assert len(lines) <= 12
+        assert "".join(lines).count("0123") >= 2
+
+
+def test_where_nobody_looks_nothing_is_cut() -> None:
+    into = StringIO()
+    Console(file=into, width=80).print(Uncut(render(TORRENTS)), crop=False)
+    text = into.getvalue()
+    assert all(f"tracker{i}.example/announce" in text for i in range(9))
+    assert "encryption" in text
+    assert "61.4 %" in text
+    assert "with --json" not in text
+
+
+def test_a_name_is_never_read_as_a_control_sequence() -> None:
+    assert printed({"torrents": [{"name": "a\x1b[31m\u202eb"}], "total": 1}, 80)[1] == "a\\u001b[31m\\u202eb"
