@@ -90,7 +90,7 @@ def test_only_one_file_knows_the_web_framework() -> None:
         for file in files()
         if any(module.partition(".")[0] in ("starlette", "uvicorn") for module in imports(file))
     }
-    assert knowing == {"contract/serve.py", "daemon/listen.py"}
+    assert knowing == {"contract/serve.py", "daemon/listen.py", "daemon/connection.py"}
 
 
 def test_libtorrent_is_known_to_the_torrent_room_and_the_labs_seeder_alone() -> None:
