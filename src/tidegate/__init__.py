@@ -63,7 +63,7 @@ def connect_blocking(
 
 
 def executor(daemon: Tidegate) -> Executor:
-    """The same commands by name, with plain values: `await executor(daemon).execute("groups.list_groups", router_id="home")`.
+    """The same commands by name, with plain values: `await executor(daemon).execute(name, router_id="home")`.
 
     `execute` raises NotFound for the name, Invalid for the arguments; of a stream it gives the async iterator.
     """
