@@ -73,5 +73,11 @@ def test_where_nobody_looks_nothing_is_cut() -> None:
     assert "with --json" not in text
 
 
+def test_a_list_within_a_record_within_a_record_takes_no_more_room_than_it_needs() -> None:
+    into = StringIO()
+    Console(file=into, width=80).print(Uncut(render({"id": "home", "last": {"at": 3, "steps": [{"n": 1}]}})), crop=False)
+    assert max(map(len, into.getvalue().splitlines())) < 60
+
+
 def test_a_name_is_never_read_as_a_control_sequence() -> None:
     assert printed({"torrents": [{"name": "a\x1b[31m\u202eb"}], "total": 1}, 80)[1] == "a\\u001b[31m\\u202eb"

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -67,6 +68,12 @@ class _Rows:
         self._rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table(options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._table(options))
+
+    def _table(self, options: ConsoleOptions) -> Table:
         room, cut = options.max_width, options.max_width < UNCUT
         names = [name for name in self._rows[0] if any(row.get(name) not in (None, "", [], {}) for row in self._rows)]
         columns = {name: [_cell(name, row.get(name), cut=cut) for row in self._rows] for name in names}
@@ -81,7 +88,7 @@ class _Rows:
             table.add_column(_words(name), justify="right" if number else "left", overflow="fold", width=widths[name])
         for cells in zip(*(columns[name] for name in shown), strict=True):
             table.add_row(*cells)
-        yield table
+        return table
 
 
 def _width(name: str, cells: Sequence[Text]) -> int:
