@@ -16,7 +16,7 @@ from tidegate.daemon.events import EventsService
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.journal.retention import Retention
 from tidegate.daemon.journal.store import Store
-from tidegate.daemon.takeover import TABLES, Takeover
+from tidegate.daemon.takeover import TABLES, OutOfStep, Takeover
 from tidegate.events import Entry, TorrentAdded
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,9 @@ async def taking(control: Journal, node: Journal) -> AsyncIterator[None]:
     async def run() -> None:
         takeover = Takeover(control, "torrent", at_once)
         while True:
-            await takeover.run(EventsService(node))
+            # As the daemon does: a commit that a cut-off taker left under way makes the next one begin again.
+            with suppress(OutOfStep):
+                await takeover.run(EventsService(node))
 
     task = asyncio.create_task(run())
     try:
