@@ -132,6 +132,18 @@ class GroupSyncFailed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class GroupChangeReverted:
+    """A change ran on a router and was not confirmed in time, so the router took it back by itself: the daemon was gone, or
+    could not reach the router any more. `verified`: what it runs now was read back and is what its state document says.
+    `generation` is the one that stands, `change` the id of what was taken back."""
+
+    router: str
+    change: str
+    generation: int
+    verified: bool
+
+
 # ── torrents
 
 
@@ -237,6 +249,7 @@ Event = (
     | GroupSynced
     | GroupDeleted
     | GroupSyncFailed
+    | GroupChangeReverted
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

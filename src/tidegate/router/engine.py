@@ -1,26 +1,32 @@
 """One router's operations: observe, plan, apply, verify, roll back. This is where policy meets a router.
 
-One exchange per change: the engine keeps the last answer that was verified, plans against it, and the agent refuses if the
-router's generation is another by now; then the engine asks once and plans anew. What the agent reads back after the change
-comes in the same answer and is held against what should be there; where it is not, the change is taken back.
+One exchange per change, and one to confirm it: the engine keeps the last answer that was verified, plans against it, and the
+agent refuses if the router's generation is another by now; then the engine asks once and plans anew. What the agent reads
+back after the change comes in the same answer and is held against what should be there; where it is not, the change is taken back. Where it is, the
+router is asked over a new connection to let it stand; a change after which nobody can ask that, the router takes back itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
+from itertools import pairwise
 from time import perf_counter
+from typing import NamedTuple, NoReturn
 
 from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
-from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
+from tidegate.policy.compiler import ID_DIGITS, GroupPolicyCompiler, RouterCommandBundle, checksum
 from tidegate.policy.plan import Remark, drift, plan
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
 from tidegate.router.shell import Result, Shell
-from tidegate.router.statefile import Answer, Observation, legible, read_answer, read_observation
+from tidegate.router.statefile import Answer, Observation, Reverted, legible, read_answer, read_document, read_observation
 
+WINDOW = 30  # seconds that a router waits for a change to be confirmed
+RETURN = 5.0  # seconds after that within which it answers again, and runs what it ran before
 AGENT = "/usr/lib/tidegate/agent"
 _SOURCE = files("tidegate.router").joinpath("agent.sh").read_text()
 VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
@@ -39,6 +45,7 @@ class Stages:
     plan: float = 0.0
     apply: float = 0.0
     verify: float = 0.0
+    confirm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,15 @@ class Applied:
     stages: Stages
 
 
+class Made(NamedTuple):
+    """A router after a change, and when (perf_counter) it had answered, was verified, and confirmed."""
+
+    after: Observation
+    answered: float
+    verified: float
+    confirmed: float
+
+
 class _Stale(Exception):
     """The router is at another generation than the one that we planned for, or not as we remember it."""
 
@@ -58,7 +74,14 @@ class RouterOperationsEngine:
     """Talks to the agent of one router. Not for use by two tasks at once: `fleet.py` has the router's lock."""
 
     def __init__(
-        self, shell: Shell, router: RouterName, controller: ControllerId, interfaces: Interfaces, leaf: str, agent: str = AGENT
+        self,
+        shell: Shell,
+        router: RouterName,
+        controller: ControllerId,
+        interfaces: Interfaces,
+        leaf: str,
+        agent: str = AGENT,
+        window: int = WINDOW,
     ) -> None:
         self._shell = shell
         self._router = router
@@ -66,8 +89,13 @@ class RouterOperationsEngine:
         self._interfaces = interfaces
         self._compiler = GroupPolicyCompiler(leaf)
         self._agent = agent
+        self._window = window
+        self._unconfirmed = ""  # the id of a change of ours that may wait there
         self._last: Observation | None = None  # good for as long as the line stands that it was heard on
         self._heard_on: object | None = None
+        self.reverted: tuple[Reverted, int, bool] | None = (
+            None  # what was taken back, what stands now, and whether it holds to it
+        )
         self.answers = 0  # how often the router has answered
 
     # ── the agent
@@ -103,16 +131,20 @@ class RouterOperationsEngine:
     async def observe(self) -> Observation:
         """Ask the router: its state document, our table, the queues of its devices, with counters."""
         answer = await self._ask("observe", *self._interfaces)
-        self._last = read_observation(answer, self._interfaces)
-        return self._last
+        self._last = seen = read_observation(answer, self._interfaces)
+        ours = self._document(seen)
+        if seen.reverted and ours.controller == self._controller:
+            holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
+            self.reverted = (seen.reverted, seen.generation, holds)
+        return seen
 
     # ── changes
 
     async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
-        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it first. Raises Refused (the old
-        state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
+        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
+        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
         """
         if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
@@ -128,41 +160,58 @@ class RouterOperationsEngine:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             applying = perf_counter()
             try:
-                after, verifying = await self.apply_command_bundle(bundle)
+                made = await self.apply_command_bundle(bundle)
             except _Stale as error:
                 if last_try:
                     raise Refused(f"the router changes under our hands: {error}") from None
                 continue
-            now = perf_counter()
-            stages = Stages(_ms(observing), _ms(applying - planning), _ms(verifying - applying), _ms(now - verifying))
-            return Applied(after.generation, bundle.words, stages)
+            stages = Stages(_ms(observing), _ms(applying - planning), *_laps(applying, *made[1:]))
+            return Applied(made.after.generation, bundle.words, stages)
         raise AssertionError("the second try returns or raises")
 
-    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> tuple[Observation, float]:
-        """Send the bundle and verify what the router then holds. Also the moment (perf_counter) at which it had answered."""
+    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> Made:
+        """Send the bundle, verify what the router then holds, and have it confirmed."""
         data = bundle.to_bytes()
+        change = checksum(data)[:ID_DIGITS]
         before, self._last = self._last, None  # whatever happens now, what we knew may be over
+        left_over, self._unconfirmed = self._unconfirmed, change
+        arguments = [str(bundle.generation), checksum(data), str(self._window), *self._interfaces]
         try:
-            answer = await self._ask("apply", str(bundle.generation), checksum(data), *self._interfaces, stdin=data)
+            answer = await self._ask("apply", *arguments, stdin=data)
         except (Unavailable, TimedOut) as error:
-            return await self._ask_how_it_ended(bundle, error)
+            return await self._ask_how_it_ended(bundle, change, error)
         answered = perf_counter()
         if answer.word == "stale":
             raise _Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
         if answer.word == "busy":
             raise Conflict("another change is being made on this router right now; try again")
+        if answer.word == "pending" and len(answer.words) == 3:
+            waiting, seconds = answer.words[1], answer.words[2]
+            if waiting == left_over:  # a caller of ours went away between the change and its confirmation
+                await self._ask("revert", waiting, *self._interfaces)
+                raise _Stale(f"the change {waiting} was taken back")
+            raise Conflict(
+                f"the change {waiting} waits on this router to be confirmed, for {seconds} s more; try again then",
+                pending=waiting,
+            )
         if answer.word == "incomplete":
             raise Unavailable("the change did not arrive whole; nothing was done")
+        if answer.word == "broken":
+            raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
         after = read_observation(answer, self._interfaces)
         if answer.word == "refused":
             self._last = after
             await self._must_be_as_before(bundle, before, after, answer)
         if answer.word != "ok":
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
-        self._last = after
-        if change := plan(after.resources, bundle.after):
-            await self._take_back(bundle, after, drift(change))
-        return after, answered
+        if wrong := plan(after.resources, bundle.after):
+            await self._take_back(bundle, change, drift(wrong))
+        return await self._confirm(bundle, change, after, answered)
+
+    async def hear_of_revert(self) -> None:
+        """That a change was taken back is written down here; the router need not keep it in mind."""
+        self.reverted = None
+        await self._ask("heard")
 
     async def create_group_infrastructure(self) -> Applied:
         """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
@@ -174,10 +223,10 @@ class RouterOperationsEngine:
         if seen.document == ours and not bundle.change:
             return Applied(seen.generation, (), Stages())
         try:
-            after, _ = await self.apply_command_bundle(bundle)
+            made = await self.apply_command_bundle(bundle)
         except _Stale as error:
             raise Conflict(f"another controller is changing this router: {error}") from None
-        return Applied(after.generation, bundle.words, Stages())
+        return Applied(made.after.generation, bundle.words, Stages())
 
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
@@ -191,6 +240,9 @@ class RouterOperationsEngine:
             remarks.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
         elif set(document.groups) != set(groups):
             remarks.append(Remark(None, "the state document has other groups than this controller"))
+        if seen.pending:
+            what = f"the change {seen.pending.id} waits to be confirmed, for {seen.pending.seconds} s more"
+            remarks.append(Remark(None, what))
         remarks += [
             Remark(None, f"tc {device}: carries a root queue of somebody else, {root}") for device, root in seen.foreign.items()
         ]
@@ -254,15 +306,65 @@ class RouterOperationsEngine:
                 root=root,
             )
 
-    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, error: Unavailable | TimedOut) -> tuple[Observation, float]:
+    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, change: str, error: Unavailable | TimedOut) -> Made:
         """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
         try:
             after = await self.observe()
         except (Unavailable, TimedOut):
             raise error from None
-        if after.document == bundle.document and not plan(after.resources, bundle.after):
-            return after, perf_counter()
+        answered = perf_counter()
+        as_asked = not plan(after.resources, bundle.after)
+        if as_asked and after.pending and after.pending.id == change:
+            return await self._confirm(bundle, change, after, answered)
+        if as_asked and after.document == bundle.document:
+            return Made(after, answered, answered, perf_counter())
         raise error
+
+    async def _confirm(self, bundle: RouterCommandBundle, change: str, after: Observation, answered: float) -> Made:
+        """Reach the router anew, and have the change stand. Until its time is over this is tried again and again; then the
+        router has taken it back. Raises Refused where that is so, Unavailable where it can't be asked."""
+        verified = perf_counter()
+        until = verified + self._window
+        answer = None
+        while answer is None:
+            try:
+                await self._shell.renew()
+                answer = await self._ask("confirm", change)
+            except (Unavailable, TimedOut) as error:
+                if perf_counter() > until:
+                    await self._must_have_reverted(change, error)
+                await asyncio.sleep(min(0.5, self._window / 10))
+        document = read_document(answer)
+        if document != bundle.document:
+            await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
+        self._unconfirmed = ""
+        self._last = replace(after, document=document, pending=None)
+        return Made(self._last, answered, verified, perf_counter())
+
+    async def _must_have_reverted(self, change: str, error: Unavailable | TimedOut) -> NoReturn:
+        """Nobody could confirm the change in time. Raises Refused once the router says that it took it back."""
+        until = perf_counter() + RETURN
+        seen = None
+        while seen is None:
+            try:
+                await self._shell.renew()
+                seen = await self.observe()
+            except (Unavailable, TimedOut):
+                if perf_counter() > until:
+                    raise Unavailable(
+                        f"after the change {change} the router could not be reached to confirm it, and can't yet; "
+                        f"it takes the change back by itself ({error.detail})",
+                        pending=change,
+                    ) from None
+                await asyncio.sleep(0.2)
+        verified = bool(self.reverted and self.reverted[0].id == change and self.reverted[2])
+        raise Refused(
+            f"the change {change} could not be confirmed: {error.detail}. The router took it back by itself: "
+            f"generation {seen.generation} stands, {'reverted, verified' if verified else 'see its drift'}",
+            reverted=change,
+            verified=verified,
+            generation=seen.generation,
+        )
 
     async def _must_be_as_before(
         self, bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer
@@ -281,23 +383,25 @@ class RouterOperationsEngine:
             drift=[remark.text for remark in left],
         )
 
-    async def _take_back(self, bundle: RouterCommandBundle, after: Observation, wrong: tuple[Remark, ...]) -> None:
-        """What was read back is not what was asked for: go back to the groups of before, then raise Refused."""
-        old = bundle.change.seen
+    async def _take_back(self, bundle: RouterCommandBundle, change: str, wrong: tuple[Remark, ...]) -> NoReturn:
+        """What was read back is not what was asked for: go back to what was before, then raise Refused."""
         places = [remark.text for remark in wrong]
-        document = replace(bundle.before, generation=after.generation + 1)
-        back = RouterCommandBundle(bundle.document, document, plan(after.resources, old))
-        data = back.to_bytes()
-        answer = await self._ask("apply", str(back.generation), checksum(data), *self._interfaces, stdin=data)
+        answer = await self._ask("revert", change, *self._interfaces)
         restored = False
         if answer.word == "ok":
             self._last = read_observation(answer, self._interfaces)
-            restored = not plan(self._last.resources, old)
+            restored = not plan(self._last.resources, bundle.change.seen)
+            await self._ask("heard")  # our answer tells of it
         raise Refused(f"after the change the router does not hold to it: {'; '.join(places)}", restored=restored, drift=places)
 
 
 def _text(result: Result) -> str:
     return legible(result.err or result.out).strip()[:200] or f"status {result.status}"
+
+
+def _laps(*moments: float) -> list[float]:
+    """Milliseconds from each moment to the next."""
+    return [_ms(end - begin) for begin, end in pairwise(moments)]
 
 
 def _ms(seconds: float) -> float:
