@@ -2,8 +2,9 @@
 
 One exchange per change, and one to confirm it: the engine keeps the last answer that was verified, plans against it, and the
 agent refuses if the router's generation is another by now; then the engine asks once and plans anew. What the agent reads
-back after the change comes in the same answer and is held against what should be there; where it is not, the change is taken back. Where it is, the
-router is asked over a new connection to let it stand; a change after which nobody can ask that, the router takes back itself.
+back after the change comes in the same answer and is held against what should be there; where it is not, the change is taken
+back. Where it is, the router is asked over a new connection to let it stand; a change after which nobody can ask that, the
+router takes back itself.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ class RouterOperationsEngine:
         """Make the router have exactly these groups, verified by reading back.
 
         Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
-        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable or TimedOut.
+        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up, or a change
+        waits there to be confirmed), Unavailable or TimedOut.
         """
         if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
