@@ -76,6 +76,7 @@ birth_of() {
 	set -- ${line##*) }
 	birth=${20}
 	set +f
+	[ "$1" != Z ] # it ended, and its parent has not looked yet
 }
 
 # The lock is a symbolic link to its owner's name: made in one step, so it never stands there without an owner.
@@ -335,9 +336,19 @@ recover() {
 	elif read_generation && [ "$generation" = "$heir" ]; then
 		commit
 	elif [ -f "$RUN/orphaned" ] || due; then
+		outlive
 		take_back
 	fi
 	[ ! -f "$RUN/orphaned" ] || rm -f "$RUN/orphaned"
+}
+
+# What a killed owner had started, as nft on a long list, may still be at it.
+outlive() {
+	tries=0
+	while grep -qs "$RUN/work[.]" /proc/[0-9]*/cmdline && [ $tries -le 50 ]; do
+		tries=$((tries + 1))
+		sleep 0.1 2>/dev/null || sleep 1
+	done
 }
 
 # The state document's new name is the moment from which the change stands; all else can be done again.
@@ -417,7 +428,7 @@ tick() {
 		lock || return
 		read_pending || { put_back "" && open_up; }
 	fi
-} >/dev/null 2>&1
+}
 
 # Whether everything is there, as far as that can be seen without reading it all.
 stands() {
@@ -457,7 +468,7 @@ boot() {
 	hook
 	unlock
 	[ ! -f "$RUN/closed" ] || (soon) &
-} </dev/null >/dev/null 2>&1
+}
 
 open_up() {
 	[ ! -f "$RUN/closed" ] || "$NFT" delete table inet tidegate_boot
@@ -618,8 +629,10 @@ apply) apply "$@" ;;
 confirm) confirm "$@" ;;
 revert) revert "$@" ;;
 heard) rm -f "$ETC/reverted"; say ok ;;
-tick) tick ;;
-boot) boot ;;
+tick | boot)
+	exec </dev/null >/dev/null 2>&1 # boot leaves a process behind, for which nobody is to wait
+	$verb
+	;;
 teardown) teardown "$@" ;;
 forget)
 	forget "${1:-}"
