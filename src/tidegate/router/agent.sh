@@ -208,10 +208,10 @@ read_seconds() {
 	seconds=${seconds%%.*}
 }
 
-# Whether what waits has had its time.
+# Whether what waits has had its time, or is of another life of the router: what was in memory is gone then.
 due() {
 	read_seconds
-	[ "$birthplace" != "$boot" ] || [ "$seconds" -ge "$deadline" ]
+	[ "$birthplace" != "$boot" ] || [ ! -f "$RUN/armed" ] || [ "$seconds" -ge "$deadline" ]
 }
 
 waiting() {
@@ -290,6 +290,7 @@ await_confirmation() {
 	mkdir -p "$new" && cat "$work/bundle" >"$new/bundle" && cat "$work/state" >"$STATE.new" || return 1
 	read_seconds
 	printf '%.16s %s %s %s\n' "$sum" $((expected + 1)) "$boot" $((seconds + window)) >"$new/mark.new" || return 1
+	: >"$RUN/armed"
 	to_flash "$new/bundle" "$new/mark.new" "$STATE.new" && mv "$new/mark.new" "$new/mark" && to_flash "$new" "$ETC" || return 1
 	(timer) </dev/null >/dev/null 2>&1 &
 }
