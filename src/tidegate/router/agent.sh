@@ -258,6 +258,7 @@ apply() {
 make_change() {
 	lock || { say busy "$owner"; return; }
 	recover
+	[ ! -f "$RUN/closed" ] || ! finish_start || { read_generation; say stale "$generation" "$controller"; return; }
 	! read_pending || { read_seconds; say pending "$pending" $((deadline - seconds)); return; }
 	read_generation
 	[ "$generation" = "$expected" ] || { say stale "$generation" "$controller"; return; }
@@ -416,11 +417,16 @@ has_root() {
 # heal: what is due is brought to its end, and what a dead owner left.
 heal() {
 	settle
-	if [ ! -L "$RUN/lock" ]; then
+	if [ ! -L "$RUN/lock" ] && [ ! -f "$RUN/closed" ]; then
 		if read_pending; then due; else [ -d "$ETC/pending" ]; fi || return 0
 	fi
-	! lock || recover
+	! lock || { recover; finish_start; }
 	unlock
+}
+
+# What the start could not do yet, where it did not: nobody is to plan against a router that is on its way up.
+finish_start() {
+	[ ! -f "$RUN/closed" ] || { put_back "" && open_up; } >/dev/null 2>&1
 }
 
 tick() {
