@@ -79,7 +79,7 @@ class _Bench:
         stages = [answer.durations for answer in self._answers[2:]]
         await self._hold(both[(self._rounds + 1) % 2])
         row = compared("change a group's limit and devices", *found, THAN, most_ms=100, at_least=6)
-        names = ("observe", "plan", "apply", "verify", "commit", "total")
+        names = ("observe", "plan", "apply", "verify", "confirm", "commit", "total")
         inside = {f"stage_{name}_p50_ms": round(median(getattr(each, name) for each in stages), 3) for name in names}
         return replace(row, figures={**row.figures, **inside})
 

@@ -168,6 +168,18 @@ class InfrastructureTornDown:
     removed: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GroupChangeReverted:
+    """A change ran on a router and was not confirmed in time, so the router took it back by itself: the daemon was gone, or
+    could not reach the router any more. `verified`: what it runs now was read back and is what its state document says.
+    `generation` is the one that stands, `change` the id of what was taken back."""
+
+    router: str
+    change: str
+    generation: int
+    verified: bool
+
+
 # ── torrents
 
 
@@ -277,6 +289,7 @@ Event = (
     | InfrastructureSetUp
     | InfrastructureRepaired
     | InfrastructureTornDown
+    | GroupChangeReverted
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -19,9 +20,9 @@ from tidegate.errors import Fault, Invalid
 S = TypeVar("S")
 
 
-def doc(text: str, default: Any) -> Any:
-    """A field with its manual."""
-    return field(default=default, metadata={"doc": text})
+def doc(text: str, default: Any, *, least: int = 0, most: int = 0) -> Any:
+    """A field with its manual, and of a number, its bounds."""
+    return field(default=default, metadata={"doc": text, "least": least, "most": most})
 
 
 def _state_dir() -> Path:
@@ -59,6 +60,12 @@ class Settings:
     listen: str = doc("Address and port of the API. Beyond loopback only with TLS in front; see docs.", "127.0.0.1:64124")
     hosts: tuple[str, ...] = doc(
         "More values of the Host header to answer to, such as a proxy's: name:port, or the name alone.", ()
+    )
+    confirm_seconds: int = doc(
+        "How long a router waits to be reached again after a change, 10 to 600; then it takes the change back.",
+        30,
+        least=10,
+        most=600,
     )
     log_format: Literal["auto", "console", "json"] = doc("Readable for a terminal, or JSON lines.", "auto")
     log_level: Literal["debug", "info", "warning", "error"] = doc("The least level that is logged.", "info")
@@ -149,6 +156,9 @@ def _with(tree: S, path: list[str], value: Any) -> S:
     if is_dataclass(present) != (len(path) > 1):
         raise ValueError("this names a group of settings" if is_dataclass(present) else "no such setting")
     new = _with(present, path[1:], value) if len(path) > 1 else _read(value, get_type_hints(type(tree))[name])
+    bounds = next(each.metadata for each in fields(tree) if each.name == name)  # type: ignore[arg-type]
+    if isinstance(new, int) and bounds.get("most") and not bounds["least"] <= new <= bounds["most"]:
+        raise ValueError(f"from {bounds['least']} to {bounds['most']}")
     return replace(tree, **{name: new})  # type: ignore[type-var]
 
 
@@ -166,6 +176,10 @@ def _read(value: Any, kind: Any) -> Any:
         if str(value).lower() not in known:
             raise ValueError("true or false")
         return known[str(value).lower()]
+    if kind is int:
+        if isinstance(value, bool) or not (isinstance(value, int) or re.fullmatch("[0-9]{1,9}", str(value), re.ASCII)):
+            raise ValueError("a whole number")
+        return int(value)
     if not isinstance(value, (str, Path)):
         raise ValueError("a string")
     if kind in (Path, Path | None):

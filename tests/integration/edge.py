@@ -55,8 +55,8 @@ class Edge:
     def shell(self) -> EdgeShell:
         return EdgeShell(self)
 
-    def engine(self, controller: ControllerId = US, router: str = "home") -> RouterOperationsEngine:
-        return RouterOperationsEngine(self.shell(), RouterName(router), controller, HOME, "bfifo", self.agent)
+    def engine(self, controller: ControllerId = US, router: str = "home", window: int = 5) -> RouterOperationsEngine:
+        return RouterOperationsEngine(self.shell(), RouterName(router), controller, HOME, "bfifo", self.agent, window)
 
     def install(self) -> None:
         """Put the agent there as `install_agent` does."""

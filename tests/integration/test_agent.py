@@ -56,9 +56,15 @@ async def engine(edge: Edge) -> RouterOperationsEngine:
 
 def send(edge: Edge, generation: int, bundle: bytes, sum: str | None = None) -> Answer:
     """A bundle to the agent as any controller could send it."""
-    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", str(generation), sum or checksum(bundle), *HOME]
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", str(generation), sum or checksum(bundle), "5", *HOME]
     done = subprocess.run(command, input=bundle, capture_output=True, timeout=30, env=edge.environment)
     return read_answer(done.stdout)
+
+
+def ask(edge: Edge, *words: str) -> Answer:
+    """What the agent answers to anything else."""
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, *words]
+    return read_answer(subprocess.run(command, capture_output=True, timeout=30, env=edge.environment).stdout)
 
 
 def parts(**texts: str) -> bytes:
@@ -334,7 +340,11 @@ async def test_of_two_controllers_the_second_is_refused(edge: Edge, engine: Rout
 async def test_changes_that_come_at_once_stand_in_line_and_one_goes_in(edge: Edge, engine: RouterOperationsEngine) -> None:
     bundle = parts(tc_put="class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit", state=_state(edge, 3))
     answers = await asyncio.gather(*(asyncio.to_thread(send, edge, 2, bundle) for _ in range(8)))
-    assert sorted(answer.word for answer in answers) == ["ok"] + ["stale"] * 7
+    assert sorted(answer.word for answer in answers) == ["ok"] + ["pending"] * 7
+    change = checksum(bundle)[:16]
+    assert {answer.words[1] for answer in answers if answer.word == "pending"} == {change}
+    assert ask(edge, "confirm", change).word == "ok"
+    assert send(edge, 2, bundle).words == ("stale", "3", US)
 
 
 async def test_the_lock_of_a_killed_agent_is_taken_over(edge: Edge, engine: RouterOperationsEngine) -> None:
@@ -349,7 +359,7 @@ async def test_the_lock_of_a_killed_agent_is_taken_over(edge: Edge, engine: Rout
 async def test_a_change_that_lost_its_caller_runs_to_its_end(edge: Edge, engine: RouterOperationsEngine) -> None:
     """SIGHUP and a closed channel are what a cut line looks like to the agent."""
     bundle = parts(tc_put="class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit", state=_state(edge, 3))
-    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", "2", checksum(bundle), *HOME]
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", "2", checksum(bundle), "5", *HOME]
     agent = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=edge.environment
     )
@@ -367,6 +377,7 @@ async def test_a_change_that_lost_its_caller_runs_to_its_end(edge: Edge, engine:
     agent.stdin.close()
     await asyncio.to_thread(agent.wait, 20)
     assert "rate 1Mbit" in edge.run("tc class show dev wan")
+    assert ask(edge, "confirm", checksum(bundle)[:16]).word == "ok"
     assert from_text((edge.root / "etc/tidegate/state.json").read_text()).generation == 3
     assert not list(work.glob("work.*"))
 

@@ -93,11 +93,11 @@ class Controller:
 
 
 @asynccontextmanager
-async def a_controller(lab: Lab, state_dir: Path) -> AsyncIterator[Controller]:
+async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -> AsyncIterator[Controller]:
     port = lab.forward(lab.router.address, 22)
     journal = await Journal.open(state_dir / "journal.db", (*routers.TABLES, *groups.TABLES))
     fleet, keys = Fleet(), RouterKeys(state_dir / "router-keys")
-    enrolled = EnrolledRouters(journal, fleet, keys)
+    enrolled = EnrolledRouters(journal, fleet, keys, confirm_seconds=confirm_seconds)
     try:
         yield Controller(
             lab,

@@ -62,3 +62,30 @@ def test_every_setting_has_a_manual() -> None:
     names = [name for name, text, _ in manual() if text.endswith(".")]
     assert len(names) == len(list(manual()))
     assert "torrent.command_prefix" in names
+
+
+@pytest.mark.parametrize(("text", "number"), [("10", 10), ("600", 600), ("45", 45)])
+def test_a_number_is_read_from_the_environment_within_its_bounds(text: str, number: int) -> None:
+    assert load(None, {"TIDEGATE_CONFIRM_SECONDS": text})[0].confirm_seconds == number
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("9", "from 10 to 600"),
+        ("601", "from 10 to 600"),
+        ("1e2", "a whole number"),
+        ("-30", "a whole number"),
+        ("", "a whole number"),
+    ],
+)
+def test_a_number_beyond_its_bounds_or_none_at_all_is_refused(value: str, why: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(None, {"TIDEGATE_CONFIRM_SECONDS": value})
+    assert [fault.why for fault in caught.value.faults] == [why]
+
+
+def test_a_number_in_a_file_is_a_number(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "confirm_seconds = 20\n"), {})[0].confirm_seconds == 20
+    with pytest.raises(Invalid):
+        load(written(tmp_path, "confirm_seconds = true\n"), {})

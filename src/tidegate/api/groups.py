@@ -33,6 +33,7 @@ class Durations:
     plan: float = 0.0
     apply: float = 0.0
     verify: float = 0.0
+    confirm: float = 0.0
     commit: float = 0.0
     total: float = 0.0
 

@@ -102,7 +102,9 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         first = await key_service.bootstrap() if show_first_key else None
         fleet = Fleet()
         stack.push_async_callback(fleet.close)
-        routers = EnrolledRouters(journal, fleet, RouterKeys(settings.state_dir / "router-keys"))
+        routers = EnrolledRouters(
+            journal, fleet, RouterKeys(settings.state_dir / "router-keys"), confirm_seconds=settings.confirm_seconds
+        )
         stack.push_async_callback(routers.close)
 
         async def routers_count() -> int:

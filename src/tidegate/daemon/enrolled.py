@@ -20,10 +20,10 @@ from tidegate.contract.codec import decode, encode
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TimedOut, Unavailable
-from tidegate.events import Event, RouterReachable, RouterUnreachable, RouterUntrusted
+from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, RouterName
-from tidegate.router.engine import RouterOperationsEngine
+from tidegate.router.engine import WINDOW, RouterOperationsEngine
 from tidegate.router.fleet import Fleet, ManagedRouter
 from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell
@@ -72,10 +72,12 @@ class _Health:
 
 
 class EnrolledRouters:
-    def __init__(self, journal: Journal, fleet: Fleet, keys: RouterKeys) -> None:
+    def __init__(self, journal: Journal, fleet: Fleet, keys: RouterKeys, *, confirm_seconds: int = WINDOW) -> None:
+        """`confirm_seconds`: how long a router waits for a change to be confirmed before it takes it back."""
         self.journal = journal
         self.fleet = fleet
         self.keys = keys
+        self._window = confirm_seconds
         self._health: dict[str, _Health] = {}
         self._opening = asyncio.Lock()
         self._work: set[asyncio.Task[Any]] = set()
@@ -142,6 +144,8 @@ class EnrolledRouters:
             except (Unavailable, TimedOut) as error:
                 await self._fares(router_id, "unreachable", RouterUnreachable(router.id, error.detail))
                 raise
+            finally:
+                await self._tell_of_revert(router)
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
                 await self._fares(router_id, "reachable", RouterReachable(router.id))
 
@@ -153,7 +157,9 @@ class EnrolledRouters:
         self._health[router_id] = _Health("reachable", datetime.now(UTC))
 
     async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
-        return RouterOperationsEngine(shell, RouterName(router_id), await self.controller(), interfaces, leaf)
+        return RouterOperationsEngine(
+            shell, RouterName(router_id), await self.controller(), interfaces, leaf, window=self._window
+        )
 
     async def _open(self, router_id: str) -> ManagedRouter:
         async with self._opening:
@@ -167,6 +173,14 @@ class EnrolledRouters:
             leaf = record.capabilities.leaf if record.capabilities else "bfifo"
             engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), leaf)
             return self.fleet.put(ManagedRouter(str(router_id), shell, engine))
+
+    async def _tell_of_revert(self, router: ManagedRouter) -> None:
+        """A router that took a change back says so until it has been written down."""
+        if found := router.engine.reverted:
+            change, generation, verified = found
+            with suppress(StorageFull, Unavailable, TimedOut, Refused, HostKeyChanged, LogInRefused):
+                await self.journal.commit(nothing, GroupChangeReverted(router.id, change.id, generation, verified))
+                await router.engine.hear_of_revert()
 
     async def _fares(self, router_id: str, state: str, event: Event) -> None:
         health = self._health.setdefault(router_id, _Health())

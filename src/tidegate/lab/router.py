@@ -4,10 +4,10 @@ What it offers to those who install something on it:
 
 - `/` is an overlay of a read-only system and the *flash*; `flash` on the host shows only what was written since.
   What is on the flash survives power cuts; /tmp (with /var and /run) and /dev are fresh at every boot.
-- init is busybox's. At boot it runs /etc/init.d/rcS: network, firewall, then every executable /etc/rc.d/S??* in order
-  with the argument `boot`, then /etc/rc.local. After that it starts, and starts again if they end: dropbear (SSH),
-  crond on /etc/crontabs (root's: /etc/crontabs/root), dnsmasq on /etc/dnsmasq.conf with /etc/dnsmasq.d/*.conf, syslogd
-  into /var/log/messages.
+- init is busybox's. At boot it runs /etc/init.d/rcS: every executable /etc/rc.d/S??* in order with the argument `boot`,
+  network and firewall between S18 and S19 (on OpenWrt they are S20 and S19), then /etc/rc.local. After that it starts,
+  and starts again if they end: dropbear (SSH), crond on /etc/crontabs (root's: /etc/crontabs/root), dnsmasq on
+  /etc/dnsmasq.conf with /etc/dnsmasq.d/*.conf, syslogd into /var/log/messages.
 - root's home /root is on the flash: /root/.ssh/authorized_keys is what dropbear reads (Debian's, unlike OpenWrt's,
   reads no /etc/dropbear/authorized_keys).
 - Debian's ip and tc are in /sbin and /usr/sbin; nft, conntrack, dnsmasq in /usr/sbin; flock in /usr/bin; everything

@@ -1,18 +1,23 @@
 """From what is asked of a router's groups to the one bundle that a router is sent.
 
 A bundle carries everything: what tc does before the rules change, one nft transaction, what tc does after, the new state
-document, and the same three parts again that undo it. The agent receives it whole and checks it before anything runs.
+document, and the same three parts again that undo it. The agent receives it whole and checks it before anything runs. And it
+carries everything that stands after it, which the router keeps once the change is confirmed: with that it comes up again
+after a restart, alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tidegate.policy.desired import Resources, desired
 from tidegate.policy.plan import Change, Remark, plan, remarks, texts
 from tidegate.policy.state import GroupState, StateDocument, to_text
+
+ID_DIGITS = 16
+"""Of its checksum, a bundle's beginning names the change while it waits to be confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class RouterCommandBundle:
         """The bundle as the agent reads it: parts, each behind a line `--- name`. No part has a line that begins so."""
         lan = self.document.interfaces.lan
         undo = plan(self.change.desired, self.change.seen)
-        parts: Mapping[str, list[str]] = {
+        parts: dict[str, list[str]] = {
             "tc-put": self.change.tc_put(),
             "nft": self.change.nft(lan),
             "tc-remove": self.change.tc_remove(),
@@ -48,8 +53,16 @@ class RouterCommandBundle:
             "undo-nft": undo.nft(lan),
             "undo-tc-remove": undo.tc_remove(),
             "state": to_text(self.document).splitlines(),
+            "all-nft": plan(Resources(), self.after).nft(lan),
         }
+        parts |= {f"all-tc-{device}": _queues_of(device, self.after) for device in sorted(self.after.roots)}
         return "".join(f"--- {name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in parts.items()).encode()
+
+
+def _queues_of(device: str, resources: Resources) -> list[str]:
+    """Batch lines that make one device's queues where there are none; the first makes the root."""
+    classes = {place: found for place, found in resources.classes.items() if place.device == device}
+    return plan(Resources(), Resources(roots=frozenset([device]), classes=classes)).tc_put()
 
 
 def checksum(bundle: bytes) -> str:

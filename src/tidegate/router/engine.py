@@ -1,29 +1,36 @@
 """One router's operations: observe, plan, apply, verify, roll back. This is where policy meets a router.
 
-One exchange per change: the engine keeps the last answer that was verified, plans against it, and the agent refuses if the
-router's generation is another by now; then the engine asks once and plans anew. What the agent reads back after the change
-comes in the same answer and is held against what should be there; where it is not, the change is taken back.
+One exchange per change, and one to confirm it: the engine keeps the last answer that was verified, plans against it, and the
+agent refuses if the router's generation is another by now; then the engine asks once and plans anew. What the agent reads
+back after the change comes in the same answer and is held against what should be there; where it is not, the change is taken
+back. Where it is, the router is asked over a new connection to let it stand; a change after which nobody can ask that, the
+router takes back itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
+from itertools import pairwise
 from time import perf_counter
+from typing import NamedTuple, NoReturn
 
 from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
-from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, checksum
+from tidegate.policy.compiler import ID_DIGITS, GroupPolicyCompiler, RouterCommandBundle, checksum
 from tidegate.policy.desired import Resources
 from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
 from tidegate.router.inspection import ASK_FOR_OFFLOAD, Inspection, offload_remarks, read_closely
 from tidegate.router.shell import Result, Shell
-from tidegate.router.statefile import Answer, Observation, legible, read_answer, read_observation
+from tidegate.router.statefile import Answer, Observation, Reverted, legible, read_answer, read_document, read_observation
 
+WINDOW = 30  # seconds that a router waits for a change to be confirmed
+RETURN = 5.0  # seconds after that within which it answers again, and runs what it ran before
 AGENT = "/usr/lib/tidegate/agent"
 _SOURCE = files("tidegate.router").joinpath("agent.sh").read_text()
 VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
@@ -42,6 +49,7 @@ class Stages:
     plan: float = 0.0
     apply: float = 0.0
     verify: float = 0.0
+    confirm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,15 @@ class Applied:
     remarks: tuple[Remark, ...] = ()
 
 
+class Made(NamedTuple):
+    """A router after a change, and when (perf_counter) it had answered, was verified, and confirmed."""
+
+    after: Observation
+    answered: float
+    verified: float
+    confirmed: float
+
+
 class _Stale(Exception):
     """The router is at another generation than the one that we planned for, or not as we remember it."""
 
@@ -62,7 +79,14 @@ class RouterOperationsEngine:
     """Talks to the agent of one router. Not for use by two tasks at once: `fleet.py` has the router's lock."""
 
     def __init__(
-        self, shell: Shell, router: RouterName, controller: ControllerId, interfaces: Interfaces, leaf: str, agent: str = AGENT
+        self,
+        shell: Shell,
+        router: RouterName,
+        controller: ControllerId,
+        interfaces: Interfaces,
+        leaf: str,
+        agent: str = AGENT,
+        window: int = WINDOW,
     ) -> None:
         self._shell = shell
         self._router = router
@@ -70,8 +94,13 @@ class RouterOperationsEngine:
         self._interfaces = interfaces
         self._compiler = GroupPolicyCompiler(leaf)
         self._agent = agent
+        self._window = window
+        self._unconfirmed = ""  # the id of a change of ours that may wait there
         self._last: Observation | None = None  # good for as long as the line stands that it was heard on
         self._heard_on: object | None = None
+        self.reverted: tuple[Reverted, int, bool] | None = (
+            None  # what was taken back, what stands now, and whether it holds to it
+        )
         self.answers = 0  # how often the router has answered
 
     # ── the agent
@@ -107,17 +136,21 @@ class RouterOperationsEngine:
     async def observe(self) -> Observation:
         """Ask the router: its state document, our table, the queues of its devices, with counters."""
         answer = await self._ask("observe", *self._interfaces)
-        self._last = read_observation(answer, self._interfaces)
-        return self._last
+        self._last = seen = read_observation(answer, self._interfaces)
+        ours = self._document(seen)
+        if seen.reverted and ours.controller == self._controller:
+            holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
+            self.reverted = (seen.reverted, seen.generation, holds)
+        return seen
 
     # ── changes
 
     async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
-        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it first.
-        Raises Refused (the old state is back in place), Conflict (another controller took the router up), Unavailable or
-        TimedOut.
+        Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
+        first. Raises Refused (the old state is back in place), Conflict (another controller took the router up, or a change
+        waits there to be confirmed), Unavailable or TimedOut.
         """
         if force or self._shell.line is None or self._shell.line is not self._heard_on:
             self._last = None
@@ -133,48 +166,65 @@ class RouterOperationsEngine:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             applying = perf_counter()
             try:
-                after, verifying = await self.apply_command_bundle(bundle)
+                made = await self.apply_command_bundle(bundle)
             except _Stale as error:
                 if last_try:
                     raise Refused(f"the router changes under our hands: {error}") from None
                 continue
-            now = perf_counter()
-            stages = Stages(_ms(observing), _ms(applying - planning), _ms(verifying - applying), _ms(now - verifying))
-            return Applied(after.generation, bundle.words, stages, bundle.remarks)
+            stages = Stages(_ms(observing), _ms(applying - planning), *_laps(applying, *made[1:]))
+            return Applied(made.after.generation, bundle.words, stages, bundle.remarks)
         raise AssertionError("the second try returns or raises")
 
-    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> tuple[Observation, float]:
-        """Send the bundle and verify what the router then holds. Also the moment (perf_counter) at which it had answered."""
+    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> Made:
+        """Send the bundle, verify what the router then holds, and have it confirmed."""
         data = bundle.to_bytes()
+        change = checksum(data)[:ID_DIGITS]
         before, self._last = self._last, None  # whatever happens now, what we knew may be over
+        left_over, self._unconfirmed = self._unconfirmed, change
+        arguments = [str(bundle.generation), checksum(data), str(self._window), *self._interfaces]
         try:
-            answer = await self._ask("apply", str(bundle.generation), checksum(data), *self._interfaces, stdin=data)
+            answer = await self._ask("apply", *arguments, stdin=data)
         except (Unavailable, TimedOut) as error:
-            return await self._ask_how_it_ended(bundle, error)
+            return await self._ask_how_it_ended(bundle, change, error)
         answered = perf_counter()
         if answer.word == "stale":
             raise _Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
         if answer.word == "busy":
             raise Conflict("another change is being made on this router right now; try again")
+        if answer.word == "pending" and len(answer.words) == 3:
+            waiting, seconds = answer.words[1], answer.words[2]
+            if waiting == left_over:  # a caller of ours went away between the change and its confirmation
+                await self._ask("revert", waiting, *self._interfaces)
+                raise _Stale(f"the change {waiting} was taken back")
+            raise Conflict(
+                f"the change {waiting} waits on this router to be confirmed, for {seconds} s more; try again then",
+                pending=waiting,
+            )
         if answer.word == "incomplete":
             raise Unavailable("the change did not arrive whole; nothing was done")
+        if answer.word == "broken":
+            raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
         try:
-            after = read_observation(answer, self._interfaces)
+            # The document is still the old one, and may be the damage that this mends; `_confirm` sees the new one.
+            after, _, _ = read_closely(answer, self._interfaces)
         except Refused as unreadable:
             # What it runs now can't be verified, so it must not stay.
             if answer.word == "ok":
-                await self._take_back(bundle, bundle.after, bundle.document.generation, [unreadable.detail])
+                await self._take_back(bundle, change, [unreadable.detail])
             raise
         if answer.word == "refused":
             self._last = after
             await self._must_be_as_before(bundle, before, after, answer)
         if answer.word != "ok":
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
-        self._last = after
-        if change := plan(after.resources, bundle.after):
-            places = [remark.text for remark in drift(change)]
-            await self._take_back(bundle, after.resources, after.generation, places)
-        return after, answered
+        if wrong := plan(after.resources, bundle.after):
+            await self._take_back(bundle, change, [remark.text for remark in drift(wrong)])
+        return await self._confirm(bundle, change, after, answered)
+
+    async def hear_of_revert(self) -> None:
+        """That a change was taken back is written down here; the router need not keep it in mind."""
+        self.reverted = None
+        await self._ask("heard")
 
     async def create_group_infrastructure(self) -> Applied:
         """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
@@ -186,10 +236,10 @@ class RouterOperationsEngine:
         if seen.document == ours and not bundle.change:
             return Applied(seen.generation, (), Stages())
         try:
-            after, _ = await self.apply_command_bundle(bundle)
+            made = await self.apply_command_bundle(bundle)
         except _Stale as error:
             raise Conflict(f"another controller is changing this router: {error}") from None
-        return Applied(after.generation, bundle.words, Stages())
+        return Applied(made.after.generation, bundle.words, Stages())
 
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
@@ -208,6 +258,9 @@ class RouterOperationsEngine:
             found.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
         elif set(document.groups) != set(groups):
             found.append(Remark(None, "the state document has other groups than this controller"))
+        if seen.pending:
+            what = f"the change {seen.pending.id} waits to be confirmed, for {seen.pending.seconds} s more"
+            found.append(Remark(None, what))
         found += [
             Remark(None, f"tc {device}: carries a root queue of somebody else, {root}") for device, root in seen.foreign.items()
         ]
@@ -223,7 +276,7 @@ class RouterOperationsEngine:
         """As `verify_router_state`, and also where the document is damaged, and what of others makes packets pass us by."""
         answer = await self._ask("observe", *self._interfaces)
         seen, damage, damaged = read_closely(answer, self._interfaces)
-        self._last = None if damaged else seen
+        self._last = None if damaged or seen.pending else seen
         drifted = self._remarks(seen, groups, damage)
         offload = await self._shell.run(["/bin/sh", "-c", ASK_FOR_OFFLOAD])
         return Inspection(seen, drifted + tuple(offload_remarks(offload)), damaged)
@@ -254,10 +307,10 @@ class RouterOperationsEngine:
 
     async def _put(self, bundle: RouterCommandBundle) -> Applied:
         try:
-            after, _ = await self.apply_command_bundle(bundle)
+            made = await self.apply_command_bundle(bundle)
         except _Stale as error:
             raise Conflict(f"the router changes under our hands: {error}") from None
-        return Applied(after.generation, bundle.words, Stages(), bundle.remarks)
+        return Applied(made.after.generation, bundle.words, Stages(), bundle.remarks)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
         """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
@@ -317,15 +370,65 @@ class RouterOperationsEngine:
                 root=root,
             )
 
-    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, error: Unavailable | TimedOut) -> tuple[Observation, float]:
+    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, change: str, error: Unavailable | TimedOut) -> Made:
         """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
         try:
             after = await self.observe()
         except (Unavailable, TimedOut):
             raise error from None
-        if after.document == bundle.document and not plan(after.resources, bundle.after):
-            return after, perf_counter()
+        answered = perf_counter()
+        as_asked = not plan(after.resources, bundle.after)
+        if as_asked and after.pending and after.pending.id == change:
+            return await self._confirm(bundle, change, after, answered)
+        if as_asked and after.document == bundle.document:
+            return Made(after, answered, answered, perf_counter())
         raise error
+
+    async def _confirm(self, bundle: RouterCommandBundle, change: str, after: Observation, answered: float) -> Made:
+        """Reach the router anew, and have the change stand. Until its time is over this is tried again and again; then the
+        router has taken it back. Raises Refused where that is so, Unavailable where it can't be asked."""
+        verified = perf_counter()
+        until = verified + self._window
+        answer = None
+        while answer is None:
+            try:
+                await self._shell.renew()
+                answer = await self._ask("confirm", change)
+            except (Unavailable, TimedOut) as error:
+                if perf_counter() > until:
+                    await self._must_have_reverted(change, error)
+                await asyncio.sleep(min(0.5, self._window / 10))
+        document = read_document(answer)
+        if document != bundle.document:
+            await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
+        self._unconfirmed = ""
+        self._last = replace(after, document=document, pending=None)
+        return Made(self._last, answered, verified, perf_counter())
+
+    async def _must_have_reverted(self, change: str, error: Unavailable | TimedOut) -> NoReturn:
+        """Nobody could confirm the change in time. Raises Refused once the router says that it took it back."""
+        until = perf_counter() + RETURN
+        seen = None
+        while seen is None:
+            try:
+                await self._shell.renew()
+                seen = await self.observe()
+            except (Unavailable, TimedOut):
+                if perf_counter() > until:
+                    raise Unavailable(
+                        f"after the change {change} the router could not be reached to confirm it, and can't yet; "
+                        f"it takes the change back by itself ({error.detail})",
+                        pending=change,
+                    ) from None
+                await asyncio.sleep(0.2)
+        verified = bool(self.reverted and self.reverted[0].id == change and self.reverted[2])
+        raise Refused(
+            f"the change {change} could not be confirmed: {error.detail}. The router took it back by itself: "
+            f"generation {seen.generation} stands, {'reverted, verified' if verified else 'see its drift'}",
+            reverted=change,
+            verified=verified,
+            generation=seen.generation,
+        )
 
     async def _must_be_as_before(
         self, bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer
@@ -344,23 +447,26 @@ class RouterOperationsEngine:
             drift=[remark.text for remark in left],
         )
 
-    async def _take_back(self, bundle: RouterCommandBundle, seen: Resources, generation: int, wrong: Sequence[str]) -> None:
+    async def _take_back(self, bundle: RouterCommandBundle, change: str, wrong: Sequence[str]) -> NoReturn:
         """What was read back is not what was asked for, or can't be read: go back to what was before, then raise Refused."""
-        old = bundle.change.seen
-        back = RouterCommandBundle(bundle.document, replace(bundle.before, generation=generation + 1), plan(seen, old))
-        data = back.to_bytes()
-        answer = await self._ask("apply", str(back.generation), checksum(data), *self._interfaces, stdin=data)
+        answer = await self._ask("revert", change, *self._interfaces)
         restored = False
         if answer.word == "ok":
             with suppress(Refused):
                 self._last = read_observation(answer, self._interfaces)
-                restored = not plan(self._last.resources, old)
+                restored = not plan(self._last.resources, bundle.change.seen)
+            await self._ask("heard")  # our answer tells of it
         why = f"after the change the router does not hold to it: {'; '.join(wrong)}"
         raise Refused(why, restored=restored, drift=list(wrong))
 
 
 def _text(result: Result) -> str:
     return legible(result.err or result.out).strip()[:200] or f"status {result.status}"
+
+
+def _laps(*moments: float) -> list[float]:
+    """Milliseconds from each moment to the next."""
+    return [_ms(end - begin) for begin, end in pairwise(moments)]
 
 
 def _ms(seconds: float) -> float:

@@ -43,6 +43,9 @@ class LocalShell:
                     process.kill()
                     await process.wait()
 
+    async def renew(self) -> None:
+        """Each command is started anew already."""
+
     async def close(self) -> None:
         """There is no connection to close."""
 

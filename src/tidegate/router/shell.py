@@ -52,4 +52,9 @@ class Shell(Protocol):
         may have been restarted since."""
         ...
 
+    async def renew(self) -> None:
+        """Go over a new connection from here on; the one that stood is hung up once the new one stands, and kept otherwise.
+        Raises as `run` does."""
+        ...
+
     async def close(self) -> None: ...

@@ -106,6 +106,18 @@ class SshShell:
                 if not whole:
                     self._drop()  # whatever still runs there must not meet the next command
 
+    async def renew(self) -> None:
+        async with self._turn:
+            before, self._connection = self._connection, None
+            client = self._client
+            try:
+                self._connection = await self._connect()
+            except BaseException:
+                self._connection, self._client = before, client
+                raise
+            if before:
+                before.close()
+
     async def close(self) -> None:
         async with self._turn:
             connection, self._connection = self._connection, None

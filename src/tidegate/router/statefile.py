@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tidegate.errors import Refused
 from tidegate.policy import nftables, tc
@@ -13,20 +14,40 @@ from tidegate.policy.group import GroupId
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import Damaged, StateDocument, from_text
 
+_PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
+_REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
 _STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
+
+
+class Pending(NamedTuple):
+    """A change that waits to be confirmed: its id, the generation that it makes, and the seconds that are left."""
+
+    id: str
+    generation: int
+    seconds: int
+
+
+class Reverted(NamedTuple):
+    """A change that the router took back by itself, and the generation that it would have made."""
+
+    id: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """A router as it answered. `document` None: it has none yet. `foreign`: root queues of others, by device.
 
-    `sent`: bytes that each class let through, where the answer had counters.
+    `sent`: bytes that each class let through, where the answer had counters. `pending`: a change that waits to be confirmed.
+    `reverted`: one that was not, in time, and that nobody has heard of yet.
     """
 
     document: StateDocument | None
     resources: Resources
     foreign: Mapping[str, str] = field(default_factory=dict)
     sent: Mapping[Place, int] = field(default_factory=dict)
+    pending: Pending | None = None
+    reverted: Reverted | None = None
 
     @property
     def generation(self) -> int:
@@ -77,9 +98,8 @@ def legible(out: bytes) -> str:
 
 def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
     """Raises Refused where the router printed what can't be read, names what is missing on it."""
-    text, _ = answer.sections.get("state", ("", 0))
+    document = read_document(answer)
     try:
-        document = from_text(text + "\n") if text else None
         rules, elements = _table(*answer.sections.get("nft", ("", -1)))
         roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
         for device in interfaces:
@@ -93,9 +113,27 @@ def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
                 roots.add(device)
                 classes.update({Place(device, minor): found for minor, found in queues.classes.items()})
                 sent.update({Place(device, minor): size for minor, size in queues.sent.items()})
-    except (Damaged, nftables.Unreadable, tc.Unreadable) as error:
+    except (nftables.Unreadable, tc.Unreadable) as error:
         raise Refused(str(error)) from None
-    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent)
+    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent, *_commit(answer))
+
+
+def read_document(answer: Answer) -> StateDocument | None:
+    """The state document alone. Raises Refused where it is damaged."""
+    text, _ = answer.sections.get("state", ("", 0))
+    try:
+        return from_text(text + "\n") if text else None
+    except Damaged as error:
+        raise Refused(str(error)) from None
+
+
+def _commit(answer: Answer) -> tuple[Pending | None, Reverted | None]:
+    text, _ = answer.sections.get("commit", ("", 0))
+    pending, reverted = _PENDING.search(text), _REVERTED.search(text)
+    return (
+        Pending(pending[1], int(pending[2]), int(pending[3])) if pending else None,
+        Reverted(reverted[1], int(reverted[2])) if reverted else None,
+    )
 
 
 def _table(printed: str, status: int) -> tuple[tuple[str, ...], frozenset[nftables.Element]]:
