@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import ControllerId, RouterName
-from tidegate.router.engine import AGENT_TEXT, RouterOperationsEngine
+from tidegate.router import agent
+from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.local import LocalShell
 from tidegate.router.shell import Result
 
@@ -61,7 +62,7 @@ class Edge:
     def install(self) -> None:
         """Put the agent there as `install_agent` does."""
         Path(self.agent).parent.mkdir(parents=True, exist_ok=True)
-        Path(self.agent).write_bytes(AGENT_TEXT)
+        Path(self.agent).write_bytes(agent.TEXT)
 
 
 class EdgeShell(LocalShell):

@@ -22,7 +22,8 @@ from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle, c
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId
 from tidegate.policy.state import ControllerId, GroupState, Limit, RouterName
-from tidegate.router.engine import VERSION, RouterOperationsEngine
+from tidegate.router.agent import VERSION
+from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.shell import Result
 from tidegate.router.statefile import Answer, read_answer
 

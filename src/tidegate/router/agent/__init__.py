@@ -1,0 +1,16 @@
+"""What runs on a router: one text of POSIX sh, put together of the files beside this one.
+
+Its version is a checksum of all of it, so two texts never bear the same one; the agent carries it and answers to no other.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib.resources import files
+
+PARTS = ("promises", "tools", "lock", "standing", "change", "ending", "minute", "hooks", "leaving", "verbs")
+"""In the order in which they stand in the text: what it promises and where things are first, what is asked of it last."""
+
+_SOURCE = "\n".join(files(__name__).joinpath(f"{part}.sh").read_text() for part in PARTS)
+VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
+TEXT = _SOURCE.replace("@VERSION@", VERSION).encode()

@@ -1,0 +1,95 @@
+# An end to what waits: it stands, or is taken back. The lock is ours in all of this.
+
+# recover: what somebody left half done, and what had its time, comes to an end.
+recover() {
+	for left in "$RUN"/work.*; do
+		[ -d "/proc/${left##*.}" ] || rm -rf "$left"
+	done
+	if ! read_pending; then
+		# Killed before the mark was there: nothing was touched yet.
+		[ ! -d "$ETC/pending" ] || drop_pending
+	elif read_generation && [ "$generation" = "$heir" ]; then
+		commit
+	elif [ -f "$RUN/orphaned" ] || due; then
+		outlive
+		take_back
+	fi
+	[ ! -f "$RUN/orphaned" ] || rm -f "$RUN/orphaned"
+}
+
+# What a killed owner had started, as nft on a long list, may still be at it.
+outlive() {
+	tries=0
+	while grep -qs "$RUN/work[.]" /proc/[0-9]*/cmdline && [ $tries -le 50 ]; do
+		tries=$((tries + 1))
+		sleep 0.1 2>/dev/null || sleep 1
+	done
+}
+
+# The state document's new name is the moment from which the change stands; all else can be done again.
+commit() {
+	[ "$generation" = "$heir" ] || mv "$STATE.new" "$STATE" || return 1
+	[ ! -f "$ETC/pending/bundle" ] || mv "$ETC/pending/bundle" "$ETC/current"
+	rm -rf "$ETC/pending" "$ETC/reverted"
+	to_flash "$ETC"
+	stop_timer
+}
+
+drop_pending() {
+	rm -rf "$ETC/pending" "$STATE.new"
+	stop_timer
+}
+
+# Whatever step the change had reached: classes are put back and taken away in any case, and of the rules' transaction
+# either all was done or nothing. Where it can't be undone, none of it was done or somebody else was at it too: then all that
+# was confirmed last is put in place.
+take_back() {
+	reverted="$pending $heir" again= back=$RUN/work.back
+	rm -rf "$back"
+	mkdir "$back" && unpack "$ETC/pending/bundle" "$back"
+	[ ! -s "$back/undo-tc-put" ] || "$TC" -force -batch "$back/undo-tc-put"
+	[ ! -s "$back/undo-nft" ] || "$NFT" -f "$back/undo-nft" || again=yes
+	[ ! -s "$back/undo-tc-remove" ] || "$TC" -force -batch "$back/undo-tc-remove"
+	put_back "$again"
+	echo "$reverted" >"$ETC/reverted.new" && mv "$ETC/reverted.new" "$ETC/reverted"
+	drop_pending
+	to_flash "$ETC"
+} >/dev/null 2>&1
+
+# put_back [ANEW]: what was confirmed last and is not there; its rules in any case with ANEW. False where a device is missing.
+put_back() {
+	whole=0 back=$RUN/work.back
+	[ -f "$ETC/current" ] || return 0
+	rm -rf "$back"
+	mkdir "$back" && unpack "$ETC/current" "$back" || return 1
+	[ -z "$1" ] && has_table || "$NFT" -f "$back/all-nft" || whole=1
+	for queues in "$back"/all-tc-*; do
+		device=${queues##*/all-tc-}
+		if [ -f "$RUN/loading" ] || ! has_root "$device"; then
+			: >"$RUN/loading"
+			# The first line makes the root, which can't be done twice.
+			if has_root "$device"; then tail -n +2 "$queues"; else cat "$queues"; fi | "$TC" -batch - || whole=1
+		fi
+	done
+	[ $whole = 1 ] || rm -f "$RUN/loading"
+	rm -rf "$back"
+	return $whole
+}
+
+has_table() {
+	"$NFT" -t list table inet tidegate >/dev/null 2>&1
+}
+
+has_root() {
+	case $("$TC" qdisc show dev "$1" root 2>&1) in *"htb 1: "*) return 0 ;; esac
+	return 1
+}
+
+# Whether everything is there, as far as that can be seen without reading it all.
+stands() {
+	[ ! -f "$RUN/loading" ] && [ ! -f "$RUN/closed" ] && has_table || return 1
+	read_devices
+	for device in $devices; do
+		has_root "$device" || return 1
+	done
+}

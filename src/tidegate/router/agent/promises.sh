@@ -1,0 +1,43 @@
+#!/bin/sh
+# Tidegate's agent: what runs on a router. POSIX sh; works in busybox ash and in dash.
+#
+#   agent VERSION probe                                   what this router can do
+#   agent VERSION observe DEVICE...                       state document, what waits or was taken back, our table, the queues
+#   agent VERSION status                                  the same without table and queues
+#   agent VERSION apply GENERATION SHA256 SECONDS DEVICE...  the bundle on stdin; all of it or nothing; then observe
+#   agent VERSION confirm ID                              the change that waits stands from now on
+#   agent VERSION revert ID                               it is taken back now
+#   agent VERSION heard ID                                that a change was taken back is known, and need not be kept
+#   agent VERSION teardown KEY DEVICE...                  every trace gone, this file and our log-in key too
+#   agent VERSION forget KEY                              our log-in key, and this file where no state document is
+#   agent - tick                                          every minute: finish or take back what is due, put back what is gone
+#   agent - boot                                          the same at a start, with limited groups held until their limits are in
+#
+# Promises. A bundle is here in whole, with its checksum right, before anything runs. Changes stand in line behind one lock,
+# and only the one that knows the present generation goes in. A change waits to be confirmed, for SECONDS: its bundle, with
+# the part that says how it is undone, is on the flash and a timer runs before anything is touched. It stands once the state
+# document bears its name; until then it is taken back by whoever comes first after its time: the timer, cron, a start of the
+# router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut line stops nothing.
+#
+# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, pending/ the bundle and
+# mark (id, generation, boot, deadline in seconds of uptime) of what waits, state.json.new its document, `reverted` the id and
+# generation of what was taken back and nobody has heard of.
+#
+# Processes are the price on a small router: files are read by the shell itself where it can, and awk splits a bundle once.
+# The first line of an answer is "tidegate-agent VERSION WORD ..."; sections follow, "--- NAME", their text, "--- = STATUS".
+
+VERSION=@VERSION@
+ROOT=${TIDEGATE_ROOT:-}
+LIB=$ROOT/usr/lib/tidegate
+ETC=$ROOT/etc/tidegate
+RUN=$ROOT/var/run/tidegate
+STATE=$ETC/state.json
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+umask 077
+trap '' HUP PIPE INT TERM
+
+say() {
+	echo "tidegate-agent $VERSION $*"
+}

@@ -1,0 +1,84 @@
+# What stands, what waits, and what of both a controller is told.
+
+# The generation of the state document and whose it is; 0 where there is none.
+read_generation() {
+	generation=0 controller=
+	[ -f "$STATE" ] || return 0
+	{
+		read -r line
+		read -r line
+	} <"$STATE"
+	generation=${line#*'"generation": '}
+	generation=${generation%%,*}
+	controller=${line#*'"controller": "'}
+	controller=${controller%%'"'*}
+}
+
+# What waits to be confirmed: its id, the generation that it makes, and until when; false where nothing does.
+read_pending() {
+	pending= heir= birthplace= deadline=
+	[ -f "$ETC/pending/mark" ] && read -r pending heir birthplace deadline <"$ETC/pending/mark"
+}
+
+read_seconds() {
+	read -r seconds rest </proc/uptime
+	seconds=${seconds%%.*}
+}
+
+# Whether what waits has had its time, or is of another life of the router: what was in memory is gone then.
+due() {
+	read_seconds
+	[ "$birthplace" != "$boot" ] || [ ! -f "$RUN/armed" ] || [ "$seconds" -ge "$deadline" ]
+}
+
+# The devices, from the third line of the state document.
+read_devices() {
+	devices=
+	[ -f "$STATE" ] || return 0
+	{ read -r line && read -r line && read -r line; } <"$STATE"
+	lan=${line#*'"lan": "'} wan=${line#*'"wan": "'}
+	devices="${lan%%'"'*} ${wan%%'"'*}"
+}
+
+waiting() {
+	echo "--- commit"
+	if read_pending; then
+		read_seconds
+		echo "pending=$pending $heir $((deadline - seconds))"
+	fi
+	if [ -f "$ETC/reverted" ]; then
+		read -r reverted <"$ETC/reverted"
+		echo "reverted=$reverted"
+	fi
+	echo "--- = 0"
+}
+
+status() {
+	echo "--- state"
+	[ ! -f "$STATE" ] || cat "$STATE"
+	echo "--- = $?"
+	waiting
+	echo "--- end"
+}
+
+# observe_to FLAGS DEVICE...: FLAGS are tc's, "-s" for counters or "" without.
+observe_to() {
+	flags=$1
+	shift
+	echo "--- state"
+	[ ! -f "$STATE" ] || cat "$STATE"
+	echo "--- = $?"
+	waiting
+	echo "--- nft"
+	"$NFT" -j list table inet tidegate 2>&1
+	echo "--- = $?"
+	for device; do
+		echo "--- tc $device"
+		"$TC" $flags -batch - 2>&1 <<-END
+			qdisc show dev $device
+			class show dev $device
+		END
+		echo "--- = $?"
+	done
+	echo "--- end"
+}

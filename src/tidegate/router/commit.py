@@ -1,0 +1,197 @@
+"""Confirmed commit: a bundle is sent, what the router then holds is verified, and only then is it asked to let it stand.
+
+What the agent reads back after the change comes in the same answer and is held against what should be there; where it is
+not, the change is taken back. Where it is, the router is asked over a new connection to let it stand; a change after which
+nobody can ask that, the router takes back itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+from typing import NamedTuple, NoReturn
+
+from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
+from tidegate.policy.compiler import ID_DIGITS, RouterCommandBundle, checksum
+from tidegate.policy.plan import drift, plan
+from tidegate.policy.router import Interfaces
+from tidegate.router.inspection import read_closely
+from tidegate.router.link import AgentLink
+from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_observation
+
+RETURN = 5.0  # seconds after the window within which a router answers again, and runs what it ran before
+
+
+class TakenBack(NamedTuple):
+    """A change that the router took back by itself, the generation that stands, and whether the router holds to it."""
+
+    change: Reverted
+    generation: int
+    verified: bool
+
+
+class Made(NamedTuple):
+    """A router after a change, and when (perf_counter) it had answered, was verified, and confirmed."""
+
+    after: Observation
+    answered: float
+    verified: float
+    confirmed: float
+
+
+class Stale(Exception):
+    """The router is at another generation than the one that we planned for, or not as we remember it."""
+
+
+class ConfirmedCommit:
+    """The changes of one router. `observe` asks it how it is, and whether it took a change back that nobody heard of."""
+
+    def __init__(
+        self,
+        link: AgentLink,
+        interfaces: Interfaces,
+        window: int,
+        observe: Callable[[], Awaitable[tuple[Observation, TakenBack | None]]],
+    ) -> None:
+        self._link = link
+        self._interfaces = interfaces
+        self._window = window
+        self._observe = observe
+        self._unconfirmed = ""  # the id of a change of ours that may wait there
+
+    async def make(self, bundle: RouterCommandBundle, before: Observation | None) -> Made:
+        """Send the bundle, verify what the router then holds, and have it confirmed. `before`: as we think the router is.
+
+        Raises Stale, Conflict, Refused (the old state is back in place), Unavailable or TimedOut.
+        """
+        data = bundle.to_bytes()
+        change = checksum(data)[:ID_DIGITS]
+        left_over, self._unconfirmed = self._unconfirmed, change
+        arguments = [str(bundle.generation), checksum(data), str(self._window), *self._interfaces]
+        try:
+            answer = await self._link.ask("apply", *arguments, stdin=data)
+        except (Unavailable, TimedOut) as error:
+            return await self._ask_how_it_ended(bundle, change, error)
+        answered = perf_counter()
+        if answer.word == "stale":
+            raise Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
+        if answer.word == "busy":
+            raise Conflict("another change is being made on this router right now; try again")
+        if answer.word == "pending" and len(answer.words) == 3:
+            waiting, seconds = answer.words[1], answer.words[2]
+            if waiting == left_over:  # a caller of ours went away between the change and its confirmation
+                await self._link.ask("revert", waiting, *self._interfaces)
+                raise Stale(f"the change {waiting} was taken back")
+            raise Conflict(
+                f"the change {waiting} waits on this router to be confirmed, for {seconds} s more; try again then",
+                pending=waiting,
+            )
+        if answer.word == "incomplete":
+            raise Unavailable("the change did not arrive whole; nothing was done")
+        if answer.word == "broken":
+            raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
+        try:
+            # The document is still the old one, and may be the damage that this mends; `_confirm` sees the new one.
+            after, _, _ = read_closely(answer, self._interfaces)
+        except Refused as unreadable:
+            # What it runs now can't be verified, so it must not stay.
+            if answer.word == "ok":
+                await self._take_back(bundle, change, [unreadable.detail])
+            raise
+        if answer.word == "refused":
+            _must_be_as_before(bundle, before, after, answer)
+        if answer.word != "ok":
+            raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
+        if wrong := plan(after.resources, bundle.after):
+            await self._take_back(bundle, change, [remark.text for remark in drift(wrong)])
+        return await self._confirm(bundle, change, after, answered)
+
+    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, change: str, error: Unavailable | TimedOut) -> Made:
+        """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
+        try:
+            after, _ = await self._observe()
+        except (Unavailable, TimedOut):
+            raise error from None
+        answered = perf_counter()
+        as_asked = not plan(after.resources, bundle.after)
+        if as_asked and after.pending and after.pending.id == change:
+            return await self._confirm(bundle, change, after, answered)
+        if as_asked and after.document == bundle.document:
+            return Made(after, answered, answered, perf_counter())
+        raise error
+
+    async def _confirm(self, bundle: RouterCommandBundle, change: str, after: Observation, answered: float) -> Made:
+        """Reach the router anew, and have the change stand. Until its time is over this is tried again and again; then the
+        router has taken it back. Raises Refused where that is so, Unavailable where it can't be asked."""
+        verified = perf_counter()
+        until = verified + self._window
+        answer = None
+        while answer is None:
+            try:
+                await self._link.renew()
+                answer = await self._link.ask("confirm", change)
+            except (Unavailable, TimedOut) as error:
+                if perf_counter() > until:
+                    await self._must_have_reverted(change, error)
+                await asyncio.sleep(min(0.5, self._window / 10))
+        document = read_document(answer)
+        if document != bundle.document:
+            await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
+        self._unconfirmed = ""
+        return Made(replace(after, document=document, pending=None), answered, verified, perf_counter())
+
+    async def _must_have_reverted(self, change: str, error: Unavailable | TimedOut) -> NoReturn:
+        """Nobody could confirm the change in time. Raises Refused once the router says that it took it back."""
+        until = perf_counter() + RETURN
+        seen = None
+        taken: TakenBack | None = None
+        while seen is None:
+            try:
+                await self._link.renew()
+                seen, taken = await self._observe()
+            except (Unavailable, TimedOut):
+                if perf_counter() > until:
+                    raise Unavailable(
+                        f"after the change {change} the router could not be reached to confirm it, and can't yet; "
+                        f"it takes the change back by itself ({error.detail})",
+                        pending=change,
+                    ) from None
+                await asyncio.sleep(0.2)
+        verified = bool(taken and taken.change.id == change and taken.verified)
+        raise Refused(
+            f"the change {change} could not be confirmed: {error.detail}. The router took it back by itself: "
+            f"generation {seen.generation} stands, {'reverted, verified' if verified else 'see its drift'}",
+            reverted=change,
+            verified=verified,
+            generation=seen.generation,
+        )
+
+    async def _take_back(self, bundle: RouterCommandBundle, change: str, wrong: Sequence[str]) -> NoReturn:
+        """What was read back is not what was asked for, or can't be read: go back to what was before, then raise Refused."""
+        answer = await self._link.ask("revert", change, *self._interfaces)
+        restored = False
+        if answer.word == "ok":
+            with suppress(Refused):
+                restored = not plan(read_observation(answer, self._interfaces).resources, bundle.change.seen)
+            await self._link.ask("heard")  # our answer tells of it
+        why = f"after the change the router does not hold to it: {'; '.join(wrong)}"
+        raise Refused(why, restored=restored, drift=list(wrong))
+
+
+def _must_be_as_before(bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer) -> NoReturn:
+    """The agent refused and took its change back. Raises Refused, or Stale where the router was not as we thought."""
+    stage = answer.words[1] if len(answer.words) > 1 else "it"
+    text, _ = answer.sections.get("error", ("", 0))
+    why = (text.strip().splitlines() or ["no reason given"])[0][:200]
+    left = drift(plan(after.resources, bundle.change.seen))
+    if left and before is not None and after.generation == bundle.generation:
+        raise Stale(f"{stage}: {why}")
+    raise Refused(
+        f"the router refused the change at {stage}: {why}",
+        stage=stage,
+        restored=not left,
+        drift=[remark.text for remark in left],
+    )

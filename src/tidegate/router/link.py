@@ -1,0 +1,66 @@
+"""The agent of one router: asked over a shell, put there where it is missing or of another version."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from tidegate.errors import Refused
+from tidegate.router.agent import TEXT, VERSION
+from tidegate.router.shell import Result, Shell
+from tidegate.router.statefile import Answer, legible, read_answer
+
+_INSTALL = (
+    'umask 022; d={folder}; mkdir -p $d && cat >$d/agent.new && s=$(sha256sum <$d/agent.new) && [ "${{s%% *}}" = {sum} ] '
+    "&& sync $d/agent.new && mv $d/agent.new $d/agent"
+)
+
+
+class AgentLink:
+    """One exchange at a time; `path` is where the agent is on the router."""
+
+    def __init__(self, shell: Shell, path: str) -> None:
+        self._shell = shell
+        self._path = path
+        self._heard_on: object | None = None
+        self.answers = 0  # how often the router has answered
+
+    @property
+    def stands(self) -> bool:
+        """Whether the line that the last answer came over stands: after a restart the router may be another than it said."""
+        return self._shell.line is not None and self._shell.line is self._heard_on
+
+    async def ask(self, verb: str, *arguments: str, stdin: bytes = b"") -> Answer:
+        """One exchange. A router that has another version of the agent, a broken one or none is given ours first.
+
+        Raises Refused where what answers is no agent of ours; otherwise as `Shell.run` does.
+        """
+        command = ["/bin/sh", self._path, VERSION, verb, *arguments]
+        result = await self._shell.run(command, stdin)
+        there = result.out.startswith(b"tidegate-agent ")
+        if (there and read_answer(result.out).word == "version") or not result.out:
+            await self.install()
+            result = await self._shell.run(command, stdin)
+        if not result.out.startswith(b"tidegate-agent "):
+            raise Refused(f"the router's agent does not answer: {_text(result)}")
+        self.answers += 1
+        self._heard_on = self._shell.line
+        return read_answer(result.out)
+
+    async def install(self) -> None:
+        """Put this version of the agent in place, whole or not at all."""
+        script = _INSTALL.format(folder=self._path.rpartition("/")[0], sum=sha256(TEXT).hexdigest())
+        result = await self._shell.run(["/bin/sh", "-c", script], TEXT)
+        if result.status != 0:
+            raise Refused(f"the agent can't be put onto the router: {_text(result)}")
+
+    async def run(self, command: list[str]) -> Result:
+        """Another program than the agent."""
+        return await self._shell.run(command)
+
+    async def renew(self) -> None:
+        """Go over a new connection from here on; see `Shell.renew`."""
+        await self._shell.renew()
+
+
+def _text(result: Result) -> str:
+    return legible(result.err or result.out).strip()[:200] or f"status {result.status}"
