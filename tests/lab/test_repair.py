@@ -90,7 +90,7 @@ def in_any_order(home: Controller) -> list[str]:
     """Our rules, elements and classes, and the groups of the document."""
     lan, wan = home.lab.router.lan, home.lab.router.wan
     shown = home.lab.router.run(
-        f"nft -s list table inet tidegate; tc qdisc show; tc class show dev {lan}; tc class show dev {wan}; tail -n +4 {STATE}"
+        f"nft -s list table inet tidegate; tc qdisc show; tc class show dev {lan}; tc class show dev {wan}; tail -n +5 {STATE}"
     )
     assert shown.returncode == 0, shown.stderr
     return sorted(re.split(r"[\s,]+", shown.stdout))

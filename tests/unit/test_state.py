@@ -1,6 +1,7 @@
 """The state document: what it holds, and that no damaged byte of it is ever believed."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from tidegate.policy.state import (
     Damaged,
     GroupState,
     Limit,
+    Newer,
     RouterName,
     StateDocument,
     from_text,
@@ -73,16 +75,53 @@ def test_what_is_no_document_is_refused(text: str) -> None:
         ('"down": 20000', '"down": "20000"'),
         ('"burst": 640', '"burst": -1'),
         ('{"id": 9899', '{"id": 1'),
+        ('{"id": 9,', '{"id": 9900,'),
+        ('{"id": 9,', '{"id": true,'),
+        ('{"id": 9,', '{"id": 9.0,'),
+        ('"active": false', '"active": 0'),
+        ('"block": true', '"block": 1'),
+        ('"block": true', '"block": true, "name": "Ada"'),
+        ('"generation": 7', '"generation": 7.5'),
+        ('"generation": 7', '"generation": -7'),
+        ('"generation": 7', '"generation": 7, "generation": 8'),
+        ('"generation": 7', '"generation": NaN'),
+        ('"schema": 2', '"schema": 1'),
+        ('"schema": 2', '"schema": 0'),
+        ('"schema": 2', '"schema": "2"'),
+        ('"written": null', '"written": "yesterday"'),
+        ('"audit": null', '"audit": {"number": 4, "hash": "00"}'),
+        ('"ip": ["192.168.1.12"]', '"ip": ["192.168.1.11"]'),  # a device of group 1
+        ('"ip": ["192.168.1.12"]', '"ip": []'),
+        ('"ip": ["192.168.1.12"]', '"ip": "192.168.1.12"'),
+        ('{"id": 0, "active": true, "devices": []', '{"id": 0, "active": true, "devices": [{"mac": null, "ip": ["10.0.0.1"]}]'),
+        ('"groups": [', '"groups": {}, "more": ['),
     ],
 )
 def test_a_document_that_is_well_sealed_but_not_ours_is_refused(was: str, forged: str) -> None:
-    from hashlib import sha256
-
     text = to_text(DOCUMENT)
     assert was in text
-    body = text.partition("\n")[2].replace(was, forged)
     with pytest.raises(Damaged):
-        from_text(f'{{"schema": 1, "checksum": "{sha256(body.encode()).hexdigest()}",\n{body}')
+        from_text(sealed(text.replace(was, forged)))
+
+
+def sealed(text: str) -> str:
+    """The text with the checksum that fits it."""
+    body = text.partition("\n")[2]
+    return f'{{"checksum": "{sha256(body.encode()).hexdigest()}",\n{body}'
+
+
+def test_every_fault_of_a_document_is_named_with_its_place() -> None:
+    text = (
+        to_text(DOCUMENT).replace(str(MAC), "nonsense").replace('"up": 50000', '"up": true').replace('"wan": "wan"', '"wan": 3')
+    )
+    with pytest.raises(Damaged) as damaged:
+        from_text(sealed(text))
+    assert [fault.at for fault in damaged.value.faults] == ["wan", "groups/0/limit/up", "groups/1/devices/0/mac"]
+
+
+def test_a_document_of_a_later_tidegate_is_no_damage_but_is_not_read() -> None:
+    with pytest.raises(Newer, match=r"of schema 3, of a later Tidegate; this controller reads up to 2"):
+        from_text(sealed(to_text(DOCUMENT).replace('"schema": 2', '"schema": 3, "more": {}')))
 
 
 def test_no_name_that_a_person_typed_is_in_the_document() -> None:

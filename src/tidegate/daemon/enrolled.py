@@ -22,7 +22,7 @@ from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TimedOut, Unavailable
 from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted
 from tidegate.policy.router import Capabilities, Interfaces
-from tidegate.policy.state import ControllerId, RouterName
+from tidegate.policy.state import AuditAnchor, ControllerId, Moment, RouterName, Sha256, Stamp
 from tidegate.router.engine import WINDOW, RouterOperationsEngine
 from tidegate.router.fleet import Fleet, ManagedRouter
 from tidegate.router.shell import HostKeyChanged, LogInRefused
@@ -158,8 +158,22 @@ class EnrolledRouters:
 
     async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
         return RouterOperationsEngine(
-            shell, RouterName(router_id), await self.controller(), interfaces, leaf, window=self._window
+            shell,
+            RouterName(router_id),
+            await self.controller(),
+            interfaces,
+            leaf,
+            window=self._window,
+            stamp=self._stamp,
         )
+
+    async def _stamp(self) -> Stamp:
+        """What each change notes on the router: an end of our audit trail that is cut off later shows against it."""
+        audit = None
+        with suppress(Unavailable, ValueError):  # a journal in trouble must not keep a router from going back to what was
+            head = await self.journal.anchor()
+            audit = AuditAnchor(head.number, Sha256(head.hash.hex()))
+        return Stamp(Moment(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"), audit)
 
     async def _open(self, router_id: str) -> ManagedRouter:
         async with self._opening:

@@ -6,7 +6,7 @@ another by now; then the engine asks once and plans anew. How a change is sent, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
@@ -16,7 +16,7 @@ from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle
 from tidegate.policy.desired import Resources
 from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
-from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
+from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, StateDocument
 from tidegate.router.commit import ConfirmedCommit, Made, Stale, TakenBack
 from tidegate.router.inspection import ASK_FOR_OFFLOAD, Inspection, offload_remarks, read_closely
 from tidegate.router.link import AgentLink
@@ -60,12 +60,15 @@ class RouterOperationsEngine:
         leaf: str,
         agent: str = AGENT,
         window: int = WINDOW,
+        stamp: Callable[[], Awaitable[Stamp]] | None = None,
     ) -> None:
+        """`stamp` is asked at each change for what its document notes beside its content."""
         self._link = AgentLink(shell, agent)
         self._router = router
         self._controller = controller
         self._interfaces = interfaces
         self._compiler = GroupPolicyCompiler(leaf)
+        self._stamp = stamp
         self._commit = ConfirmedCommit(self._link, interfaces, window, self._look)
         self._last: Observation | None = None  # good for as long as the line stands that it was heard on
         self.reverted: TakenBack | None = None  # told by the router, and not yet by us
@@ -145,6 +148,8 @@ class RouterOperationsEngine:
 
     async def apply_command_bundle(self, bundle: RouterCommandBundle) -> Made:
         """Send the bundle, verify what the router then holds, and have it confirmed."""
+        if self._stamp:
+            bundle = replace(bundle, document=replace(bundle.document, stamp=await self._stamp()))
         before, self._last = self._last, None  # whatever happens now, what we knew may be over
         made = await self._commit.make(bundle, before)
         self._last = made.after

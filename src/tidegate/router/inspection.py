@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from tidegate.errors import Refused
 from tidegate.policy.plan import Remark
 from tidegate.policy.router import Interfaces
-from tidegate.policy.state import Damaged, from_text
+from tidegate.policy.state import Damaged, Newer, from_text
 from tidegate.router.shell import Result
-from tidegate.router.statefile import Answer, Observation, legible, read_observation
+from tidegate.router.statefile import Answer, Observation, left_to_its_own, legible, read_observation
 
 # Packets of a flow in a flowtable pass by every hook after ingress (kernel nf_flowtable.rst): no class, no block.
 ASK_FOR_OFFLOAD = (
     "PATH=/usr/sbin:/usr/bin:/sbin:/bin; nft list flowtables 2>/dev/null; for o in flow_offloading flow_offloading_hw; do "
     '[ "$(uci -q get firewall.@defaults[0].$o 2>/dev/null)" != 1 ] || echo "uci $o"; done'
 )
-_SECOND_LINE = re.compile(r'"generation": ([0-9]{1,15}), "controller": "([0-9a-f]{16})",', re.ASCII)
+_SECOND_LINE = re.compile(r'(?:"schema": [0-9]{1,9}, )?"generation": ([0-9]{1,15}), "controller": "([0-9a-f]{16})",', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ _NOT_OURS = ("flow offload", "nft flowtable")
 def read_closely(answer: Answer, interfaces: Interfaces) -> tuple[Observation, str, tuple[int, str] | None]:
     """What the agent observed, and of a damaged document what is wrong with it and what it claims.
 
-    Raises Refused as `read_observation` does for everything else, and for a document whose claims can't be read.
+    Raises Refused as `read_observation` does for everything else, and for a document whose claims can't be read; Conflict for
+    a document that a later Tidegate wrote.
     """
     text, _ = answer.sections.get("state", ("", 0))
     try:
@@ -57,6 +58,8 @@ def read_closely(answer: Answer, interfaces: Interfaces) -> tuple[Observation, s
             raise Refused(f"{damage}, nor can its generation be read: remove /etc/tidegate/state.json by hand") from None
         without = replace(answer, sections={**answer.sections, "state": ("", 0)})
         return read_observation(without, interfaces), str(damage), (int(claims[1]), claims[2])
+    except Newer as newer:
+        raise left_to_its_own(newer) from None
     return read_observation(answer, interfaces), "", None
 
 

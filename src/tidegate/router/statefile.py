@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidegate.errors import Refused
+from tidegate.errors import Conflict, Refused
 from tidegate.policy import nftables, tc
 from tidegate.policy.desired import Place, Resources
 from tidegate.policy.group import GroupId
 from tidegate.policy.router import Interfaces
-from tidegate.policy.state import Damaged, StateDocument, from_text
+from tidegate.policy.state import Damaged, Newer, StateDocument, from_text
 
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
@@ -119,12 +119,19 @@ def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
 
 
 def read_document(answer: Answer) -> StateDocument | None:
-    """The state document alone. Raises Refused where it is damaged."""
+    """The state document alone. Raises Refused where it is damaged, Conflict where a later Tidegate wrote it."""
     text, _ = answer.sections.get("state", ("", 0))
     try:
         return from_text(text + "\n") if text else None
     except Damaged as error:
         raise Refused(str(error)) from None
+    except Newer as error:
+        raise left_to_its_own(error) from None
+
+
+def left_to_its_own(newer: Newer) -> Conflict:
+    """A router whose document we can't read in full is not ours to change."""
+    return Conflict(f"{newer}. Nothing was changed on the router: look after it with that Tidegate, or upgrade this one")
 
 
 def _commit(answer: Answer) -> tuple[Pending | None, Reverted | None]:

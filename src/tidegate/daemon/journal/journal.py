@@ -127,6 +127,15 @@ class Journal:
 
         return await self.read(both)
 
+    async def anchor(self) -> Anchor:
+        """Where the audit chain ends now."""
+
+        def head(connection: sqlite3.Connection) -> Anchor:
+            found = chain_in(connection, self._store.key)
+            return (found[0] if found else self._store.chain).head
+
+        return await self.read(head)
+
     async def verify(self, known: Anchor | None = None) -> Audit:
         """Recompute the chain over every entry kept, against its head and, where given, an anchor kept elsewhere."""
         walk = Walk(self._store.key, known)
