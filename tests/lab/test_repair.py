@@ -61,7 +61,7 @@ MENDABLE = {
     "a lost root queue": ("tc qdisc del dev wan root", (None, "tc wan: our root queue is missing")),
     "a removed document": (f"rm {STATE}", (None, "the state document is missing")),
     "an edited document": (f"sed -i s/20000/90000/ {STATE}", (None, "the state document does not fit its checksum")),
-    "a document cut short": (f"sed -i '$d' {STATE}", (None, "the state document can't be read")),
+    "a document cut short": (f"sed -i '$d' {STATE}", (None, "the state document does not fit its checksum")),
 }
 
 
