@@ -17,14 +17,14 @@ from tidegate.policy.desired import Resources
 from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, StateDocument
+from tidegate.router.agent import PATH
 from tidegate.router.commit import ConfirmedCommit, Made, Stale, TakenBack
-from tidegate.router.inspection import ASK_FOR_OFFLOAD, Inspection, offload_remarks, read_closely
+from tidegate.router.inspection import Inspection, offload_remarks, read_closely
 from tidegate.router.link import AgentLink
 from tidegate.router.shell import Shell
 from tidegate.router.statefile import Observation, read_observation
 
 WINDOW = 30  # seconds that a router waits for a change to be confirmed
-AGENT = "/usr/lib/tidegate/agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class RouterOperationsEngine:
         controller: ControllerId,
         interfaces: Interfaces,
         leaf: str,
-        agent: str = AGENT,
+        agent: str = PATH,
         window: int = WINDOW,
         stamp: Callable[[], Awaitable[Stamp]] | None = None,
     ) -> None:
@@ -77,6 +77,11 @@ class RouterOperationsEngine:
     def answers(self) -> int:
         """How often the router has answered."""
         return self._link.answers
+
+    @property
+    def login(self) -> str:
+        """What our key may do there, as the router said last: ask the "agent" and nothing else, all that "root" may, or ""."""
+        return self._link.login
 
     # ── asking
 
@@ -212,8 +217,8 @@ class RouterOperationsEngine:
         seen, damage, damaged = read_closely(answer, self._interfaces)
         self._last = None if damaged or seen.pending else seen
         drifted = self._remarks(seen, groups, damage)
-        offload = await self._link.run(["/bin/sh", "-c", ASK_FOR_OFFLOAD])
-        return Inspection(seen, drifted + tuple(offload_remarks(offload)), damaged)
+        flows, _ = (await self._link.ask("flows")).sections.get("flows", ("", 0))
+        return Inspection(seen, drifted + tuple(offload_remarks(flows)), damaged)
 
     async def repair(self, groups: Sequence[GroupState]) -> tuple[Applied, Inspection]:
         """Mend what `inspect` finds, and nothing else. Also what was found before."""
@@ -247,14 +252,15 @@ class RouterOperationsEngine:
         return Applied(made.after.generation, bundle.words, Stages(), bundle.remarks)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
-        """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
+        """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key` (""
+        for none)."""
         seen = await self.observe()
         self._last = None
         if (document := seen.document) and (document.controller, document.router) != (self._controller, self._router):
-            await self._link.ask("forget", key)  # somebody else takes care of it now, or we do under another id
+            await self._link.ask("forget", key or "-")  # somebody else takes care of it now, or we do under another id
             return
         ours = sorted(seen.resources.roots)
-        answer = await self._link.ask("teardown", key, *ours)
+        answer = await self._link.ask("teardown", key or "-", *ours)
         if answer.word != "ok":
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
         text, status = answer.sections.get("nft", ("", -1))
@@ -263,7 +269,7 @@ class RouterOperationsEngine:
 
     async def forget_login(self, key: str) -> None:
         """Take the log-in key off the router ("" for none of ours), and the agent where no state document needs it."""
-        await self._link.ask("forget", key)
+        await self._link.ask("forget", key or "-")
 
     # ── inside
 

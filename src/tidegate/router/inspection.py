@@ -14,14 +14,8 @@ from tidegate.errors import Refused
 from tidegate.policy.plan import Remark
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import Damaged, Newer, from_text
-from tidegate.router.shell import Result
-from tidegate.router.statefile import Answer, Observation, left_to_its_own, legible, read_observation
+from tidegate.router.statefile import Answer, Observation, left_to_its_own, read_observation
 
-# Packets of a flow in a flowtable pass by every hook after ingress (kernel nf_flowtable.rst): no class, no block.
-ASK_FOR_OFFLOAD = (
-    "PATH=/usr/sbin:/usr/bin:/sbin:/bin; nft list flowtables 2>/dev/null; for o in flow_offloading flow_offloading_hw; do "
-    '[ "$(uci -q get firewall.@defaults[0].$o 2>/dev/null)" != 1 ] || echo "uci $o"; done'
-)
 _SECOND_LINE = re.compile(r'(?:"schema": [0-9]{1,9}, )?"generation": ([0-9]{1,15}), "controller": "([0-9a-f]{16})",', re.ASCII)
 
 
@@ -63,10 +57,11 @@ def read_closely(answer: Answer, interfaces: Interfaces) -> tuple[Observation, s
     return read_observation(answer, interfaces), "", None
 
 
-def offload_remarks(result: Result) -> Iterable[Remark]:
-    """Where packets would pass by our rules, from the answer to `ASK_FOR_OFFLOAD`."""
+def offload_remarks(flows: str) -> Iterable[Remark]:
+    """Where packets would pass by our rules, from what the agent's verb `flows` prints: those of a flow in a flowtable pass
+    by every hook after ingress (kernel nf_flowtable.rst), so no class holds for them and no block."""
     family_and_table = ""
-    for line in legible(result.out).splitlines():
+    for line in flows.splitlines():
         words = line.split()
         if words[:1] == ["table"] and len(words) >= 3:
             family_and_table = f"{words[1]} {words[2]}"
