@@ -156,10 +156,12 @@ class RoutersService(Routers):
             login=engine.login,
         )
 
+        groups = {group.id: _taken_up(group) for group in (found.groups if found else ())}
+        rows = wishes.rows(router_id, groups, applied.generation)
+
         def record(db: sqlite3.Connection) -> None:
             store(db, router)
-            for group in found.groups if found else ():
-                wishes.save(db, router_id, group.id, _taken_up(group), applied.generation)
+            wishes.save(db, rows)
 
         added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key))
         await self._journal.commit(record, added)

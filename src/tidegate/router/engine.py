@@ -18,6 +18,7 @@ from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, StateDocument
 from tidegate.router.agent import PATH
+from tidegate.router.aside import FEW, FEW_BYTES, aside
 from tidegate.router.commit import ConfirmedCommit, Made, Stale, TakenBack
 from tidegate.router.inspection import Inspection, offload_remarks, read_closely
 from tidegate.router.link import AgentLink
@@ -109,7 +110,8 @@ class RouterOperationsEngine:
     async def observe(self) -> Observation:
         """Ask the router: its state document, our table, the queues of its devices, with counters."""
         answer = await self._link.ask("observe", *self._interfaces)
-        self._last = seen = read_observation(answer, self._interfaces)
+        known = self._last.document if self._last else None
+        self._last = seen = await aside(len(answer), FEW_BYTES, read_observation, answer, self._interfaces, known)
         ours = self._document(seen)
         if seen.reverted and ours.controller == self._controller:
             holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
@@ -137,7 +139,7 @@ class RouterOperationsEngine:
             observing += perf_counter() - asked
             self._must_be_ours(seen)
             planning = perf_counter()
-            bundle = self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+            bundle = await self._compiled(groups, seen)
             if not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             applying = perf_counter()
@@ -183,7 +185,7 @@ class RouterOperationsEngine:
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
         seen = await self.observe()
-        return seen, self._remarks(seen, groups)
+        return seen, await aside(len(groups), FEW, self._remarks, seen, groups)
 
     def _remarks(self, seen: Observation, groups: Sequence[GroupState], damage: str = "") -> tuple[Remark, ...]:
         document = self._document(seen)
@@ -209,14 +211,18 @@ class RouterOperationsEngine:
         """What `synchronise` would send to the router as it answers now. Raises what that raises before it sends anything."""
         seen = await self.observe()
         self._must_be_ours(seen)
-        return self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+        return await self._compiled(groups, seen)
+
+    async def _compiled(self, groups: Sequence[GroupState], seen: Observation) -> RouterCommandBundle:
+        compiling = self._compiler.compile_sync_request
+        return await aside(len(groups), FEW, compiling, groups, self._document(seen), seen.resources)
 
     async def inspect(self, groups: Sequence[GroupState]) -> Inspection:
         """As `verify_router_state`, and also where the document is damaged, and what of others makes packets pass us by."""
         answer = await self._link.ask("observe", *self._interfaces)
-        seen, damage, damaged = read_closely(answer, self._interfaces)
+        seen, damage, damaged = await aside(len(answer), FEW_BYTES, read_closely, answer, self._interfaces)
         self._last = None if damaged or seen.pending else seen
-        drifted = self._remarks(seen, groups, damage)
+        drifted = await aside(len(groups), FEW, self._remarks, seen, groups, damage)
         flows, _ = (await self._link.ask("flows")).sections.get("flows", ("", 0))
         return Inspection(seen, drifted + tuple(offload_remarks(flows)), damaged)
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 from tidegate.errors import Refused
 from tidegate.router.agent import TEXT, VERSION
+from tidegate.router.aside import FEW_BYTES, aside
 from tidegate.router.shell import Result, Shell
 from tidegate.router.statefile import Answer, legible, read_answer
 
@@ -38,13 +39,13 @@ class AgentLink:
         """
         command = ["/bin/sh", self._path, VERSION, verb, *arguments]
         result = await self._shell.run(command, stdin)
-        there = result.out.startswith(_OURS)
-        if (there and read_answer(result.out).word == "version") or not result.out:
+        first = result.out[:200].partition(b"\n")[0].split()
+        if not first or (result.out.startswith(_OURS) and first[2:3] == [b"version"]):
             await self.install()
             result = await self._shell.run(command, stdin)
         if not result.out.startswith(_OURS):
             raise Refused(f"the router's agent does not answer: {_text(result)}")
-        answer = read_answer(result.out)
+        answer = await aside(len(result.out), FEW_BYTES, read_answer, result.out)
         if answer.word == "denied":
             raise Refused("the router's agent does not take what was asked of it")
         self.answers += 1
