@@ -180,6 +180,39 @@ class GroupChangeReverted:
     verified: bool
 
 
+# ── devices
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDiscovered:
+    """A device is on the network that was not known. `name`: what it calls itself, or nothing; it can say what it likes."""
+
+    router: str
+    mac: str
+    ip: tuple[str, ...]
+    name: str
+    random_mac: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    """A known device has other IPv4 addresses than before. What goes by its MAC, as its group does, holds on."""
+
+    router: str
+    mac: str
+    ip: tuple[str, ...]
+    previous: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRenamed:
+    """People call a device by another name now; an empty one: by none any more."""
+
+    router: str
+    mac: str
+    name: str
+
+
 # ── torrents
 
 
@@ -290,6 +323,9 @@ Event = (
     | InfrastructureRepaired
     | InfrastructureTornDown
     | GroupChangeReverted
+    | DeviceDiscovered
+    | DeviceChanged
+    | DeviceRenamed
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

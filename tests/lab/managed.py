@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tidegate.api.groups import GroupSyncResponse
 from tidegate.api.routers import Fingerprint, HostName, Router, RouterAddRequest, RouterId
-from tidegate.daemon import groups, routers
+from tidegate.daemon import devices, groups, routers
+from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.daemon.groups import GroupAPIService
 from tidegate.daemon.infrastructure import InfrastructureService
@@ -38,6 +39,7 @@ class Controller:
     routers: RoutersService
     groups: GroupAPIService
     infrastructure: InfrastructureService
+    devices: DevicesService
 
     def request(self, **changes: object) -> RouterAddRequest:
         """What an administrator types in to enrol the lab's router, but for `changes`."""
@@ -95,7 +97,7 @@ class Controller:
 @asynccontextmanager
 async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -> AsyncIterator[Controller]:
     port = lab.forward(lab.router.address, 22)
-    journal = await Journal.open(state_dir / "journal.db", (*routers.TABLES, *groups.TABLES))
+    journal = await Journal.open(state_dir / "journal.db", (*routers.TABLES, *groups.TABLES, *devices.TABLES))
     fleet, keys = Fleet(), RouterKeys(state_dir / "router-keys")
     enrolled = EnrolledRouters(journal, fleet, keys, confirm_seconds=confirm_seconds)
     try:
@@ -108,6 +110,7 @@ async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -
             RoutersService(enrolled),
             GroupAPIService(enrolled),
             InfrastructureService(enrolled),
+            DevicesService(enrolled),
         )
     finally:
         await fleet.close()

@@ -57,6 +57,8 @@ async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: 
         block = {"access_control_policy": {"block_all_internet": True}}
         await emits("groups.update_group_policy", router_id="home", group_id=1, policies=block)
         await emits("groups.sync_all_groups", router_id="home", request={"groups": [{**group, "group": 1}]})
+        await emits("devices.discover", router_id="home")
+        await emits("devices.rename", router_id="home", mac=lab.clients["child"].mac, request={"name": "Ada's"})
         lab.router.run("nft delete table inet tidegate")
         await emits("infrastructure.repair", router_id="home")
         await emits("infrastructure.teardown", router_id="home")

@@ -32,7 +32,7 @@ def test_elements_are_read_as_they_were_asked_for() -> None:
         listing(
             map_of("mac_mark", "ether_addr", "mark", ["02:11:22:33:44:55", 101]),
             map_of("ip_mark", "ipv4_addr", "mark", ["192.168.1.9", 101]),
-            map_of("ip6_mark", "ipv6_addr", "mark", ["2001:db8::1", 102], ["::ffff:1.2.3.4", 102]),
+            map_of("ip6_mark", "ipv6_addr", "mark", ["2001:db8::1", 102], ["fd00::1", 102]),
             map_of("cls", "mark", "classid", [110, "1:110"]),
             {
                 "set": {
@@ -50,17 +50,11 @@ def test_elements_are_read_as_they_were_asked_for() -> None:
         Element("mac_mark", "02:11:22:33:44:55", "101"),
         Element("ip_mark", "192.168.1.9", "101"),
         Element("ip6_mark", "2001:db8::1", "102"),
-        Element("ip6_mark", *change_key("::ffff:1.2.3.4"), "102"),
+        Element("ip6_mark", "fd00::1", "102"),
         Element("cls", "110", "1:110"),
         Element("blocked", "100"),
         Element("blocked", "107"),
     }
-
-
-def change_key(address: str) -> tuple[str]:
-    """How this address is written in a statement."""
-    (line,) = change_elements((), [Element("ip6_mark", address, "102")])
-    return (line.split("{ ")[1].split(" : ")[0],)
 
 
 def test_a_rule_that_was_put_between_ours_makes_the_table_differ() -> None:
@@ -112,7 +106,7 @@ def test_what_nft_never_prints_is_refused(text: str) -> None:
 def test_many_elements_are_put_in_portions_and_none_is_lost() -> None:
     macs = [Element("mac_mark", f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}", "101") for n in range(2 * PORTION + 1)]
     lines = change_elements((), [*macs, Element("blocked", "101")])
-    assert [line.count(" : ") for line in lines] == [0, PORTION, PORTION, 1]
+    assert [line.count(" : ") for line in lines] == [PORTION, PORTION, 1, 0]
     assert all(f"{mac}" in " ".join(lines) for mac in macs)
     gone = change_elements(macs, ())
     assert [line.count(",") + 1 for line in gone] == [PORTION, PORTION, 1]

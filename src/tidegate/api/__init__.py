@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tidegate.api.devices import Devices
 from tidegate.api.events import Audit, Events
 from tidegate.api.groups import Groups
 from tidegate.api.infrastructure import Infrastructure
@@ -21,6 +22,7 @@ class Tidegate:
     routers: Routers
     infrastructure: Infrastructure
     groups: Groups
+    devices: Devices
     torrent: Torrent
     session: Session
     events: Events

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import resource
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,8 +23,9 @@ from tidegate.contract import Scope, areas
 from tidegate.contract.absent import absent
 from tidegate.contract.guard import KeyedDoor, OpenDoor
 from tidegate.contract.serve import application
-from tidegate.daemon import enrolled, keys, log, takeover, wishes
+from tidegate.daemon import devicerows, enrolled, keys, log, takeover, wishes
 from tidegate.daemon.auth import Doorman
+from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.daemon.events import AuditService, EventsService
 from tidegate.daemon.groups import GroupAPIService
@@ -46,7 +45,7 @@ from tidegate.router.fleet import Fleet
 from tidegate.settings import Settings
 
 # The numbered steps of the control journal's schema. A step that was released is never changed; new ones go to the end.
-MIGRATIONS = (keys.TABLES, *enrolled.TABLES, *wishes.TABLES, *takeover.TABLES)
+MIGRATIONS = (keys.TABLES, *enrolled.TABLES, *wishes.TABLES, *takeover.TABLES, *devicerows.TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,6 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
     Unavailable where the store can't be opened.
     """
     _harden()
-    _pace()
     log.configure(settings)
     started_at = datetime.now(UTC)
     async with AsyncExitStack() as stack:
@@ -120,6 +118,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
             routers=RoutersService(routers),
             infrastructure=InfrastructureService(routers),
             groups=GroupAPIService(routers),
+            devices=DevicesService(routers),
             torrent=torrents.torrent,
             session=torrents.session,
             events=EventsService(journal),
@@ -151,14 +150,6 @@ def _harden() -> None:
     os.umask(0o077)
     for name, value in (("HOME", "/"), ("LOGNAME", "tidegate")):  # a service may have neither; asyncssh asks for both
         os.environ.setdefault(name, value)
-
-
-def _pace() -> None:
-    """Nobody waits long for another's work: threads take turns each millisecond, and the search for cyclic garbage, for which
-    all of them stop, is not begun anew with every 700 of a large router's 100,000 values (it took two thirds of the time)."""
-    sys.setswitchinterval(0.001)
-    gc.set_threshold(50_000, 20, 50)
-    gc.freeze()
 
 
 @contextmanager

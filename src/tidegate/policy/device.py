@@ -25,16 +25,28 @@ def _canonical_mac(text: str) -> str:
 
 
 @lru_cache(REMEMBERED)
-def _canonical_ip(text: str) -> str:
+def _read_ip(text: str) -> tuple[str, int]:
+    """The address in canonical text and as a number."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text[:60]!r} is not an IPv4 or IPv6 address") from None
-    if address.is_multicast or address.is_unspecified or address.is_loopback or str(address) == "255.255.255.255":
+    number = int(address)
+    if address.version == 4:
+        # 0/8, loopback, and from 224.0.0.0 on multicast, reserved and broadcast: RFC 6890 2.2.2.
+        possible = 0 < number >> 24 < 224 and number >> 24 != 127
+    else:
+        # Global unicast, unique local, link-local: all else is multicast, loopback, or given to nobody (RFC 4291 2.4).
+        possible = number >> 125 == 1 or number >> 121 == _UNIQUE_LOCAL or number >> 118 == _LINK_LOCAL
+    if not possible:
         raise ValueError(f"{address} can't be a device's address")
     if getattr(address, "scope_id", None):
         raise ValueError(f"{address} names a zone; give the address alone")
-    return str(address)
+    return str(address), number
+
+
+_LINK_LOCAL = 0x3FA  # fe80::/10
+_UNIQUE_LOCAL = 0x7E  # fc00::/7
 
 
 class MacAddress(Text):
@@ -64,11 +76,26 @@ class IpAddress(Text):
     }
 
     def __new__(cls, text: str) -> Self:
-        return str.__new__(cls, _canonical_ip(text))
+        return str.__new__(cls, _read_ip(text)[0])
 
     @property
     def version(self) -> int:
         return 6 if ":" in self else 4
+
+    @property
+    def number(self) -> int:
+        """The address as the number that its 32 or 128 bits are."""
+        return _read_ip(str(self))[1]  # a plain str, as it was read: the cache tells the types apart
+
+    @property
+    def link_local(self) -> bool:
+        """IPv6, and good on one network only: RFC 4291 2.5.6."""
+        return self.version == 6 and self.number >> 118 == _LINK_LOCAL
+
+    @property
+    def unique_local(self) -> bool:
+        """IPv6, and of a house's own making: RFC 4193."""
+        return self.version == 6 and self.number >> 121 == _UNIQUE_LOCAL
 
 
 class Label(Text):

@@ -51,10 +51,6 @@ waiting() {
 		echo "reverted=$reverted"
 	fi
 	echo "--- = 0"
-	# What the one who asks could ask for: our verbs, or anything.
-	echo "--- login"
-	echo $login
-	echo "--- = 0"
 }
 
 status() {
@@ -86,14 +82,3 @@ observe_to() {
 	done
 	echo "--- end"
 }
-
-# Where packets pass by all rules: flowtables, and OpenWrt's switches for them.
-flows() {
-	echo "--- flows"
-	"$NFT" list flowtables
-	for option in flow_offloading flow_offloading_hw; do
-		[ "$(uci -q get firewall.@defaults[0].$option)" != 1 ] || echo "uci $option"
-	done
-	echo "--- = 0"
-	echo "--- end"
-} 2>/dev/null

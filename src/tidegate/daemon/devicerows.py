@@ -1,0 +1,87 @@
+"""The journal's rows of devices and of the networks that they are on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime
+
+from tidegate.contract.codec import decode, encode
+from tidegate.policy.device import IpAddress, Label, MacAddress
+from tidegate.policy.known import KnownDevice
+from tidegate.policy.lan import InterfaceAddress, Lan
+
+TABLES = (
+    """
+    CREATE TABLE lans (
+      router TEXT PRIMARY KEY REFERENCES routers (id) ON DELETE CASCADE, mac TEXT, addresses TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE devices (
+      router TEXT NOT NULL REFERENCES routers (id) ON DELETE CASCADE, mac TEXT NOT NULL, ip TEXT NOT NULL, hostname TEXT,
+      name TEXT, first_seen TEXT, last_seen TEXT, PRIMARY KEY (router, mac)
+    ) STRICT;
+    """,
+)
+
+
+def lan(db: sqlite3.Connection, router_id: str) -> Lan | None:
+    """The router's network as it was last seen; None for a router that was enrolled before this was asked and not since."""
+    row = db.execute("SELECT mac, addresses FROM lans WHERE router = ?", (str(router_id),)).fetchone()
+    return Lan(MacAddress(row[0]) if row[0] else None, decode(row[1], tuple[InterfaceAddress, ...])) if row else None
+
+
+def save_lan(db: sqlite3.Connection, router_id: str, found: Lan) -> None:
+    row = (str(router_id), found.mac and str(found.mac), encode(found.addresses).decode())
+    db.execute(
+        "INSERT INTO lans VALUES (?, ?, ?) "
+        "ON CONFLICT (router) DO UPDATE SET mac = excluded.mac, addresses = excluded.addresses",
+        row,
+    )
+
+
+def load(db: sqlite3.Connection, router_id: str) -> dict[MacAddress, KnownDevice]:
+    rows = db.execute("SELECT mac, ip, hostname, name, first_seen, last_seen FROM devices WHERE router = ?", (str(router_id),))
+    return {
+        (mac := MacAddress(text)): KnownDevice(
+            mac=mac,
+            ip=decode(ip, tuple[IpAddress, ...]),
+            hostname=hostname,
+            name=Label(name) if name else None,
+            first_seen=datetime.fromisoformat(first_seen) if first_seen else None,
+            last_seen=datetime.fromisoformat(last_seen) if last_seen else None,
+        )
+        for text, ip, hostname, name, first_seen, last_seen in rows
+    }
+
+
+def save(db: sqlite3.Connection, router_id: str, devices: Iterable[KnownDevice]) -> None:
+    """Write down what was heard of them; the names that people gave them stay as they are."""
+    db.executemany(
+        "INSERT INTO devices VALUES (?, ?, ?, ?, NULL, ?, ?) ON CONFLICT (router, mac) DO UPDATE SET "
+        "ip = excluded.ip, hostname = excluded.hostname, last_seen = excluded.last_seen, "
+        "first_seen = coalesce(first_seen, excluded.first_seen)",
+        (
+            (
+                str(router_id),
+                str(device.mac),
+                encode(device.ip).decode(),
+                device.hostname,
+                device.first_seen and device.first_seen.isoformat(),
+                device.last_seen and device.last_seen.isoformat(),
+            )
+            for device in devices
+        ),
+    )
+
+
+def forget(db: sqlite3.Connection, router_id: str, macs: Iterable[MacAddress]) -> None:
+    db.executemany("DELETE FROM devices WHERE router = ? AND mac = ?", ((str(router_id), str(mac)) for mac in macs))
+
+
+def rename(db: sqlite3.Connection, router_id: str, mac: MacAddress, name: Label | None) -> None:
+    """Also a device that only a group knows of has a row from then on."""
+    db.execute(
+        "INSERT INTO devices VALUES (?, ?, '[]', NULL, ?, NULL, NULL) "
+        "ON CONFLICT (router, mac) DO UPDATE SET name = excluded.name",
+        (str(router_id), str(mac), name and str(name)),
+    )
