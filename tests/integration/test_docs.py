@@ -70,7 +70,8 @@ def quiet(state_dir: Path, *, torrents: bool = False) -> Settings:
 def home() -> Router:
     able = Capabilities("", "6.1", "nftables 1.0", "iproute2", True, "fq_codel", True, "/bin/sh")
     key = Fingerprint("SHA256:" + "A" * 43)
-    return Router(RouterId("home"), "127.0.0.1", 1, "root", key, "br-lan", "wan", "unknown", 0, able, datetime.now(UTC))
+    last_seen = datetime.now(UTC)
+    return Router(RouterId("home"), "127.0.0.1", 1, "root", key, "br-lan", "wan", "unknown", 0, able, last_seen, "unknown")
 
 
 async def run(command: list[str], variables: dict[str, str], until: str | None = None) -> tuple[int | None, str]:

@@ -45,7 +45,9 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """This daemon's public key for one router, as a line for its authorized_keys."""
+    """This daemon's public key for one router, as a line for its authorized_keys that lets it at the agent and nothing else.
+
+    With the key alone in that line, from `ssh-ed25519` on, the daemon logs in as root without limits; `login` says so then."""
 
     router: str
     line: str
@@ -78,6 +80,7 @@ class Router:
     generation: int
     capabilities: Capabilities | None
     last_seen: datetime | None
+    login: str  # what our key may do there: ask its "agent" and nothing else, whatever "root" may, "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ class DevicesService(Devices):
         return (await self._directory(router_id)).info(mac)
 
     async def _directory(self, router_id: RouterId) -> Directory:
-        return await self._journal.read(lambda db: Directory(devicerows.load(db, router_id), wishes.load(db, router_id)))
+        known = await self._journal.read(lambda db: devicerows.load(db, router_id))
+        return Directory(known, await wishes.load(self._journal, router_id))
 
 
 class Directory:

@@ -69,6 +69,7 @@ def wholly(
 class _Health:
     state: str = "unknown"
     last_seen: datetime | None = None
+    login: str = "unknown"
 
 
 class EnrolledRouters:
@@ -147,14 +148,15 @@ class EnrolledRouters:
             finally:
                 await self._tell_of_revert(router)
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
+                self._health.setdefault(router_id, _Health()).login = router.engine.login
                 await self._fares(router_id, "reachable", RouterReachable(router.id))
 
     def forget(self, router_id: str) -> None:
         self._health.pop(router_id, None)
 
-    def met(self, router_id: str) -> None:
-        """A router that was just enrolled is reachable without an event of its own."""
-        self._health[router_id] = _Health("reachable", datetime.now(UTC))
+    def met(self, router_id: str, login: str) -> None:
+        """A router that was just enrolled is reachable without an event of its own. `login` is what our key may do there."""
+        self._health[router_id] = _Health("reachable", datetime.now(UTC), login)
 
     async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
         return RouterOperationsEngine(
@@ -220,6 +222,7 @@ class EnrolledRouters:
             generation=generation,
             capabilities=decode(capabilities, Capabilities),
             last_seen=health.last_seen or datetime.fromisoformat(last_seen),
+            login=health.login,
         )
 
 

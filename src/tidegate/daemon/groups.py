@@ -37,6 +37,7 @@ from tidegate.events import Event, GroupDeleted, GroupSynced, GroupSyncFailed, R
 from tidegate.policy.desired import Place
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
 from tidegate.policy.plan import Remark
+from tidegate.router.aside import FEW, aside
 from tidegate.router.engine import Applied
 from tidegate.router.fleet import ManagedRouter
 
@@ -78,9 +79,10 @@ class GroupAPIService(Groups):
             applied = await self._apply(router, group_id, {**known, group_id: Wish(request)}, force=request.force_sync)
             committing = perf_counter()
             if applied.words or request.force_sync or before != wishes.kept(request):
+                rows = wishes.rows(router_id, {group_id: request}, applied.generation)
 
                 def record(db: sqlite3.Connection) -> None:
-                    wishes.save(db, router_id, group_id, request, applied.generation)
+                    wishes.save(db, rows)
                     advance(db, router_id, applied.generation)
 
                 synced = GroupSynced(str(router_id), int(group_id), applied.generation, applied.words)
@@ -100,26 +102,28 @@ class GroupAPIService(Groups):
         began = perf_counter()
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
-            judged = manywishes.judge(request, known)
+            many = len(request.groups)
+            judged = await aside(many, FEW, manywishes.judge, request, known)
             if not judged.accepted:
                 generation = (await self._routers.get(router_id)).generation
                 results = _results(request, known, judged, ())
                 return GroupsSyncResponse(str(router_id), generation, False, results, (), Durations())
             wanted = judged.over(known)
+            states = await aside(len(wanted), FEW, wishes.states, wanted)
             force = any(wish.force_sync for wish in judged.accepted.values())
             applied = await changes.attempt(
                 self._journal,
-                router.engine.synchronise(wishes.states(wanted), force=force),
+                router.engine.synchronise(states, force=force),
                 lambda why: RouterChangeFailed(router.id, f"a sync of {len(judged.accepted)} groups", why),
             )
             committing = perf_counter()
-            synced = _synced(router, known, judged, applied)
+            synced = await aside(many, FEW, _synced, router, known, judged, applied)
             if synced:
+                anew = {wish.group: wish for event in synced if (wish := judged.accepted.get(GroupId(event.group)))}
+                rows = await aside(many, FEW, wishes.rows, router_id, anew, applied.generation)
 
                 def write(db: sqlite3.Connection) -> None:
-                    for event in synced:
-                        if wish := judged.accepted.get(GroupId(event.group)):
-                            wishes.save(db, router_id, wish.group, wish, applied.generation)
+                    wishes.save(db, rows)
                     advance(db, router_id, applied.generation)
 
                 await changes.record(self._journal, router, known, write, *synced)
@@ -127,7 +131,7 @@ class GroupAPIService(Groups):
                 router=str(router_id),
                 generation=applied.generation,
                 verified=True,
-                results=_results(request, known, judged, applied.remarks),
+                results=await aside(many, FEW, _results, request, known, judged, applied.remarks),
                 applied=applied.words,
                 durations=_durations(applied, began, committing),
             )
@@ -135,8 +139,9 @@ class GroupAPIService(Groups):
     async def plan(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsPlan:
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
-            judged = manywishes.judge(request, known)
-            bundle = await router.engine.prepare(wishes.states(judged.over(known)))
+            many = len(request.groups)
+            judged = await aside(many, FEW, manywishes.judge, request, known)
+            bundle = await router.engine.prepare(await aside(len(known) + many, FEW, wishes.states, judged.over(known)))
         change, lan = bundle.change, bundle.document.interfaces.lan
         return GroupsPlan(
             router=str(router_id),
@@ -179,7 +184,8 @@ class GroupAPIService(Groups):
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
             wish = known.get(group_id) or _no_group(router_id, group_id)
-            seen, remarks = await router.engine.verify_router_state(wishes.states(known))
+            states = await aside(len(known), FEW, wishes.states, known)
+            seen, remarks = await router.engine.verify_router_state(states)
         record = await self._routers.get(router_id)
         drift = tuple(remark.text for remark in remarks if remark.group in (None, int(group_id)))
         minor = group_id.class_minor
@@ -206,10 +212,10 @@ class GroupAPIService(Groups):
         return GroupList(str(router_id), found, len(found))
 
     async def _wishes(self, router_id: RouterId) -> Wishes:
-        return await self._journal.read(lambda db: wishes.load(db, router_id))
+        return await wishes.load(self._journal, router_id)
 
     async def _apply(self, router: ManagedRouter, group_id: GroupId, known: Wishes, *, force: bool) -> Applied:
-        change = router.engine.synchronise(wishes.states(known), force=force)
+        change = router.engine.synchronise(await aside(len(known), FEW, wishes.states, known), force=force)
         return await changes.attempt(self._journal, change, lambda why: GroupSyncFailed(router.id, int(group_id), why))
 
     async def _record(

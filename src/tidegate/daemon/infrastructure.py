@@ -114,7 +114,7 @@ class InfrastructureService(Infrastructure):
         return InfrastructureChange(str(router_id), applied.generation, applied.words or mended, found.left)
 
     async def _wishes(self, router_id: RouterId) -> Wishes:
-        return await self._journal.read(lambda db: wishes.load(db, router_id))
+        return await wishes.load(self._journal, router_id)
 
     async def _advance(self, router_id: RouterId, generation: int, event: Event) -> None:
         await self._journal.commit(lambda db: advance(db, router_id, generation), event)

@@ -32,24 +32,15 @@ from tidegate.policy.device import Label
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState
+from tidegate.router.agent import PATH
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import ManagedRouter
+from tidegate.router.link import AgentLink
+from tidegate.router.login import place, sealed
 from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell, scan_host_key
 
 __all__ = ["TABLES", "RoutersService"]
-
-# Our key's line comes on stdin. OpenWrt's dropbear reads its own file, others the user's. A last line without an end is ended.
-_AUTHORIZE = """
-umask 077; read -r line || exit 1
-put() {
-  grep -qF "$line" "$1" 2>/dev/null && return
-  [ ! -s "$1" ] || [ -z "$(tail -c1 "$1")" ] || echo >>"$1"
-  echo "$line" >>"$1"
-}
-mkdir -p "$HOME/.ssh" && put "$HOME/.ssh/authorized_keys" || exit 1
-[ ! -d /etc/dropbear ] || put /etc/dropbear/authorized_keys
-"""
 
 
 class RoutersService(Routers):
@@ -64,7 +55,7 @@ class RoutersService(Routers):
         return HostKey(str(host), port, algorithm, Fingerprint(fingerprint))
 
     async def create_key(self, router_id: RouterId) -> PublicKey:
-        return PublicKey(str(router_id), public_line(await self._key(router_id)))
+        return PublicKey(str(router_id), sealed(public_line(await self._key(router_id))))
 
     @wholly
     async def add(self, router_id: RouterId, request: RouterAddRequest) -> Router:
@@ -98,7 +89,7 @@ class RoutersService(Routers):
             async with self._routers.at(router_id) as router:
                 await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
                 await self._erase(router_id)
-        return replace(record, health="unknown")
+        return replace(record, health="unknown", login="unknown")
 
     async def _erase(self, router_id: RouterId) -> None:
         """Forget the router here; the caller has its turn."""
@@ -136,7 +127,7 @@ class RoutersService(Routers):
         except HostKeyChanged as changed:
             raise _other_host_key(request.host, changed.pinned, changed.shown) from None
         except LogInRefused as refused:
-            raise Refused(str(refused), public_key=public_line(key)) from None
+            raise Refused(str(refused), public_key=sealed(public_line(key))) from None
         finally:
             if enrolled is None:
                 await shell.close()
@@ -162,16 +153,19 @@ class RoutersService(Routers):
             generation=applied.generation,
             capabilities=capabilities,
             last_seen=datetime.now(UTC),
+            login=engine.login,
         )
+
+        groups = {group.id: _taken_up(group) for group in (found.groups if found else ())}
+        rows = wishes.rows(router_id, groups, applied.generation)
 
         def record(db: sqlite3.Connection) -> None:
             store(db, router)
-            for group in found.groups if found else ():
-                wishes.save(db, router_id, group.id, _taken_up(group), applied.generation)
+            wishes.save(db, rows)
 
         added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key))
         await self._journal.commit(record, added)
-        self._routers.met(router_id)
+        self._routers.met(router_id, engine.login)
         self._routers.fleet.put(ManagedRouter(str(router_id), shell, engine))
         return router
 
@@ -186,19 +180,22 @@ class RoutersService(Routers):
 async def _log_in(shell: SshShell, at: Endpoint, key: asyncssh.SSHKey, password: str | None) -> bool:
     """Make `shell` log in with our key; whether we had to put it there, by the password, is returned."""
     try:
-        await shell.run(["true"])
+        await shell.renew()
         return False
     except LogInRefused:
         if password is None:
             raise
     by_password = SshShell(at, None, password)
     try:
-        result = await by_password.run(["/bin/sh", "-c", _AUTHORIZE], f"{public_line(key)}\n".encode())
+        await AgentLink(by_password, PATH).install()
+        await place(by_password, public_blob(key), sealed(public_line(key)))
+        try:
+            await shell.renew()
+        except LogInRefused:
+            await AgentLink(by_password, PATH).ask("forget", public_blob(key))
+            raise
     finally:
         await by_password.close()
-    if result.status != 0:
-        raise Refused(f"our key can't be put onto the router: {result.err.decode(errors='replace').strip()[:200]}")
-    await shell.run(["true"])
     return True
 
 

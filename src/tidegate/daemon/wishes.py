@@ -6,13 +6,16 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from tidegate.api.groups import DeviceChanges
 from tidegate.contract.codec import decode, encode
+from tidegate.daemon.journal import Journal
 from tidegate.errors import Conflict, Fault, Invalid
 from tidegate.policy.device import DeviceRef, Label
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
 from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, GroupState, group_state
+from tidegate.router.aside import FEW, aside
 
 TABLES = (
     """
@@ -38,22 +41,44 @@ class Wish:
 Wishes = Mapping[GroupId, Wish]
 
 
-def load(db: sqlite3.Connection, router_id: str) -> Wishes:
+async def load(journal: Journal, router_id: str) -> Wishes:
     """A router's groups by number, Group 0 among them whether or not it was ever asked for."""
-    rows = db.execute("SELECT id, wish, generation, last_sync FROM groups WHERE router = ? ORDER BY id", (str(router_id),))
+
+    def query(db: sqlite3.Connection) -> list[tuple[int, str, int, str]]:
+        columns = "id, wish, generation, last_sync"
+        return db.execute(f"SELECT {columns} FROM groups WHERE router = ? ORDER BY id", (str(router_id),)).fetchall()  # noqa: S608
+
+    rows = await journal.read(query)  # the journal has one reader: others wait no longer than the disk takes
+    return await aside(len(rows), FEW, _of_rows, rows)
+
+
+def _of_rows(rows: list[tuple[int, str, int, str]]) -> Wishes:
     found = {
-        GroupId(number): Wish(decode(wish, GroupSyncRequest), generation, datetime.fromisoformat(last_sync))
+        GroupId(number): Wish(_request(wish), generation, datetime.fromisoformat(last_sync))
         for number, wish, generation, last_sync in rows
     }
     return {GUESTS: Wish(GUESTS_WISH)} | found
 
 
-def save(db: sqlite3.Connection, router_id: str, group_id: GroupId, request: GroupSyncRequest, generation: int) -> None:
-    wish, now = encode(kept(request)).decode(), datetime.now(UTC).isoformat()
-    db.execute(
+@lru_cache(1 << 14)
+def _request(wish: str) -> GroupSyncRequest:
+    return decode(wish, GroupSyncRequest)
+
+
+Rows = list[tuple[str, int, str, int, str]]
+
+
+def rows(router_id: str, requests: Mapping[GroupId, GroupSyncRequest], generation: int) -> Rows:
+    """What `save` writes. Made before: the journal has one writer, and others' changes wait while it works."""
+    now = datetime.now(UTC).isoformat()
+    return [(str(router_id), int(group), encode(kept(wish)).decode(), generation, now) for group, wish in requests.items()]
+
+
+def save(db: sqlite3.Connection, rows: Rows) -> None:
+    db.executemany(
         "INSERT INTO groups VALUES (?, ?, ?, ?, ?) ON CONFLICT (router, id) "
         "DO UPDATE SET wish = excluded.wish, generation = excluded.generation, last_sync = excluded.last_sync",
-        (str(router_id), int(group_id), wish, generation, now),
+        rows,
     )
 
 

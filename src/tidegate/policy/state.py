@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -145,6 +146,7 @@ class StateDocument:
         return next((group for group in self.groups if group.id == group_id), None)
 
 
+@lru_cache(1 << 14)
 def group_state(group_id: GroupId, wish: GroupSyncRequest) -> GroupState:
     """The part of a wish that a router is told: everything but names.
 
@@ -169,7 +171,7 @@ def to_text(document: StateDocument) -> str:
         f'"schema": {SCHEMA}, "generation": {document.generation}, "controller": {json.dumps(document.controller)},\n'
         f'"router": {json.dumps(document.router)}, "lan": {json.dumps(place.lan)}, "wan": {json.dumps(place.wan)},\n'
         f'"written": {json.dumps(stamp.written)}, "audit": {json.dumps(audit)},\n'
-        '"groups": [\n' + ",\n".join(json.dumps(_group_to_json(group)) for group in document.groups) + "\n]}\n"
+        '"groups": [\n' + ",\n".join(map(_line_of, document.groups)) + "\n]}\n"
     )
     return f'{{"checksum": "{_checksum(body)}",\n{body}'
 
@@ -207,6 +209,11 @@ def from_text(text: str) -> StateDocument:
 
 def _checksum(body: str) -> str:
     return sha256(body.encode(errors="surrogatepass")).hexdigest()
+
+
+@lru_cache(1 << 14)
+def _line_of(group: GroupState) -> str:
+    return json.dumps(_group_to_json(group))
 
 
 def _group_to_json(group: GroupState) -> dict[str, Any]:

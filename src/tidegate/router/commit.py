@@ -18,6 +18,7 @@ from tidegate.errors import Conflict, Refused, TimedOut, Unavailable
 from tidegate.policy.compiler import ID_DIGITS, RouterCommandBundle, checksum
 from tidegate.policy.plan import drift, plan
 from tidegate.policy.router import Interfaces
+from tidegate.router.aside import FEW, aside
 from tidegate.router.inspection import read_closely
 from tidegate.router.link import AgentLink
 from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_observation
@@ -67,10 +68,11 @@ class ConfirmedCommit:
 
         Raises Stale, Conflict, Refused (the old state is back in place), Unavailable or TimedOut.
         """
-        data = bundle.to_bytes()
-        change = checksum(data)[:ID_DIGITS]
+        groups = len(bundle.document.groups)
+        data, whole = await aside(groups, FEW, _packed, bundle)
+        change = whole[:ID_DIGITS]
         left_over, self._unconfirmed = self._unconfirmed, change
-        arguments = [str(bundle.generation), checksum(data), str(self._window), *self._interfaces]
+        arguments = [str(bundle.generation), whole, str(self._window), *self._interfaces]
         try:
             answer = await self._link.ask("apply", *arguments, stdin=data)
         except (Unavailable, TimedOut) as error:
@@ -95,7 +97,7 @@ class ConfirmedCommit:
             raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
         try:
             # The document is still the old one, and may be the damage that this mends; `_confirm` sees the new one.
-            after, _, _ = read_closely(answer, self._interfaces)
+            after, _, _ = await aside(groups, FEW, read_closely, answer, self._interfaces, bundle.before)
         except Refused as unreadable:
             # What it runs now can't be verified, so it must not stay.
             if answer.word == "ok":
@@ -137,7 +139,7 @@ class ConfirmedCommit:
                 if perf_counter() > until:
                     await self._must_have_reverted(change, error)
                 await asyncio.sleep(min(0.5, self._window / 10))
-        document = read_document(answer)
+        document = await aside(len(bundle.document.groups), FEW, read_document, answer, bundle.document)
         if document != bundle.document:
             await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
         self._unconfirmed = ""
@@ -179,6 +181,11 @@ class ConfirmedCommit:
             await self._link.ask("heard")  # our answer tells of it
         why = f"after the change the router does not hold to it: {'; '.join(wrong)}"
         raise Refused(why, restored=restored, drift=list(wrong))
+
+
+def _packed(bundle: RouterCommandBundle) -> tuple[bytes, str]:
+    data = bundle.to_bytes()
+    return data, checksum(data)
 
 
 def _must_be_as_before(bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer) -> NoReturn:

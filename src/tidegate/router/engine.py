@@ -18,15 +18,16 @@ from tidegate.policy.neighbours import Neighbourhood
 from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, StateDocument
+from tidegate.router.agent import PATH
+from tidegate.router.aside import FEW, FEW_BYTES, aside
 from tidegate.router.commit import ConfirmedCommit, Made, Stale, TakenBack
-from tidegate.router.inspection import ASK_FOR_OFFLOAD, Inspection, offload_remarks, read_closely
+from tidegate.router.inspection import Inspection, offload_remarks, read_closely
 from tidegate.router.link import AgentLink
 from tidegate.router.neighbours import look_around
 from tidegate.router.shell import Shell
 from tidegate.router.statefile import Observation, read_observation
 
 WINDOW = 30  # seconds that a router waits for a change to be confirmed
-AGENT = "/usr/lib/tidegate/agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class RouterOperationsEngine:
         controller: ControllerId,
         interfaces: Interfaces,
         leaf: str,
-        agent: str = AGENT,
+        agent: str = PATH,
         window: int = WINDOW,
         stamp: Callable[[], Awaitable[Stamp]] | None = None,
     ) -> None:
@@ -79,6 +80,11 @@ class RouterOperationsEngine:
     def answers(self) -> int:
         """How often the router has answered."""
         return self._link.answers
+
+    @property
+    def login(self) -> str:
+        """What our key may do there, as the router said last: ask the "agent" and nothing else, all that "root" may, or ""."""
+        return self._link.login
 
     # ── asking
 
@@ -106,7 +112,8 @@ class RouterOperationsEngine:
     async def observe(self) -> Observation:
         """Ask the router: its state document, our table, the queues of its devices, with counters."""
         answer = await self._link.ask("observe", *self._interfaces)
-        self._last = seen = read_observation(answer, self._interfaces)
+        known = self._last.document if self._last else None
+        self._last = seen = await aside(len(answer), FEW_BYTES, read_observation, answer, self._interfaces, known)
         ours = self._document(seen)
         if seen.reverted and ours.controller == self._controller:
             holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
@@ -138,7 +145,7 @@ class RouterOperationsEngine:
             observing += perf_counter() - asked
             self._must_be_ours(seen)
             planning = perf_counter()
-            bundle = self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+            bundle = await self._compiled(groups, seen)
             if not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             applying = perf_counter()
@@ -184,7 +191,7 @@ class RouterOperationsEngine:
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
         seen = await self.observe()
-        return seen, self._remarks(seen, groups)
+        return seen, await aside(len(groups), FEW, self._remarks, seen, groups)
 
     def _remarks(self, seen: Observation, groups: Sequence[GroupState], damage: str = "") -> tuple[Remark, ...]:
         document = self._document(seen)
@@ -210,16 +217,20 @@ class RouterOperationsEngine:
         """What `synchronise` would send to the router as it answers now. Raises what that raises before it sends anything."""
         seen = await self.observe()
         self._must_be_ours(seen)
-        return self._compiler.compile_sync_request(groups, self._document(seen), seen.resources)
+        return await self._compiled(groups, seen)
+
+    async def _compiled(self, groups: Sequence[GroupState], seen: Observation) -> RouterCommandBundle:
+        compiling = self._compiler.compile_sync_request
+        return await aside(len(groups), FEW, compiling, groups, self._document(seen), seen.resources)
 
     async def inspect(self, groups: Sequence[GroupState]) -> Inspection:
         """As `verify_router_state`, and also where the document is damaged, and what of others makes packets pass us by."""
         answer = await self._link.ask("observe", *self._interfaces)
-        seen, damage, damaged = read_closely(answer, self._interfaces)
+        seen, damage, damaged = await aside(len(answer), FEW_BYTES, read_closely, answer, self._interfaces)
         self._last = None if damaged or seen.pending else seen
-        drifted = self._remarks(seen, groups, damage)
-        offload = await self._link.run(["/bin/sh", "-c", ASK_FOR_OFFLOAD])
-        return Inspection(seen, drifted + tuple(offload_remarks(offload)), damaged)
+        drifted = await aside(len(groups), FEW, self._remarks, seen, groups, damage)
+        flows, _ = (await self._link.ask("flows")).sections.get("flows", ("", 0))
+        return Inspection(seen, drifted + tuple(offload_remarks(flows)), damaged)
 
     async def repair(self, groups: Sequence[GroupState]) -> tuple[Applied, Inspection]:
         """Mend what `inspect` finds, and nothing else. Also what was found before."""
@@ -253,14 +264,15 @@ class RouterOperationsEngine:
         return Applied(made.after.generation, bundle.words, Stages(), bundle.remarks)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
-        """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key`."""
+        """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key` (""
+        for none)."""
         seen = await self.observe()
         self._last = None
         if (document := seen.document) and (document.controller, document.router) != (self._controller, self._router):
-            await self._link.ask("forget", key)  # somebody else takes care of it now, or we do under another id
+            await self._link.ask("forget", key or "-")  # somebody else takes care of it now, or we do under another id
             return
         ours = sorted(seen.resources.roots)
-        answer = await self._link.ask("teardown", key, *ours)
+        answer = await self._link.ask("teardown", key or "-", *ours)
         if answer.word != "ok":
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
         text, status = answer.sections.get("nft", ("", -1))
@@ -269,7 +281,7 @@ class RouterOperationsEngine:
 
     async def forget_login(self, key: str) -> None:
         """Take the log-in key off the router ("" for none of ours), and the agent where no state document needs it."""
-        await self._link.ask("forget", key)
+        await self._link.ask("forget", key or "-")
 
     # ── inside
 

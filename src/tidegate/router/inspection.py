@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tidegate.errors import Refused
 from tidegate.policy.plan import Remark
 from tidegate.policy.router import Interfaces
-from tidegate.policy.state import Damaged, Newer, from_text
-from tidegate.router.shell import Result
-from tidegate.router.statefile import Answer, Observation, left_to_its_own, legible, read_observation
+from tidegate.policy.state import Damaged, Newer, StateDocument
+from tidegate.router.statefile import Answer, Observation, document_in, left_to_its_own, observation
 
-# Packets of a flow in a flowtable pass by every hook after ingress (kernel nf_flowtable.rst): no class, no block.
-ASK_FOR_OFFLOAD = (
-    "PATH=/usr/sbin:/usr/bin:/sbin:/bin; nft list flowtables 2>/dev/null; for o in flow_offloading flow_offloading_hw; do "
-    '[ "$(uci -q get firewall.@defaults[0].$o 2>/dev/null)" != 1 ] || echo "uci $o"; done'
-)
 _SECOND_LINE = re.compile(r'(?:"schema": [0-9]{1,9}, )?"generation": ([0-9]{1,15}), "controller": "([0-9a-f]{16})",', re.ASCII)
 
 
@@ -42,7 +36,9 @@ class Inspection:
 _NOT_OURS = ("flow offload", "nft flowtable")
 
 
-def read_closely(answer: Answer, interfaces: Interfaces) -> tuple[Observation, str, tuple[int, str] | None]:
+def read_closely(
+    answer: Answer, interfaces: Interfaces, known: StateDocument | None = None
+) -> tuple[Observation, str, tuple[int, str] | None]:
     """What the agent observed, and of a damaged document what is wrong with it and what it claims.
 
     Raises Refused as `read_observation` does for everything else, and for a document whose claims can't be read; Conflict for
@@ -50,23 +46,22 @@ def read_closely(answer: Answer, interfaces: Interfaces) -> tuple[Observation, s
     """
     text, _ = answer.sections.get("state", ("", 0))
     try:
-        if text:
-            from_text(text + "\n")
+        document = document_in(answer, known)
     except Damaged as damage:
         claims = _SECOND_LINE.match(text.partition("\n")[2])
         if not claims:
             raise Refused(f"{damage}, nor can its generation be read: remove /etc/tidegate/state.json by hand") from None
-        without = replace(answer, sections={**answer.sections, "state": ("", 0)})
-        return read_observation(without, interfaces), str(damage), (int(claims[1]), claims[2])
+        return observation(answer, interfaces, None), str(damage), (int(claims[1]), claims[2])
     except Newer as newer:
         raise left_to_its_own(newer) from None
-    return read_observation(answer, interfaces), "", None
+    return observation(answer, interfaces, document), "", None
 
 
-def offload_remarks(result: Result) -> Iterable[Remark]:
-    """Where packets would pass by our rules, from the answer to `ASK_FOR_OFFLOAD`."""
+def offload_remarks(flows: str) -> Iterable[Remark]:
+    """Where packets would pass by our rules, from what the agent's verb `flows` prints: those of a flow in a flowtable pass
+    by every hook after ingress (kernel nf_flowtable.rst), so no class holds for them and no block."""
     family_and_table = ""
-    for line in legible(result.out).splitlines():
+    for line in flows.splitlines():
         words = line.split()
         if words[:1] == ["table"] and len(words) >= 3:
             family_and_table = f"{words[1]} {words[2]}"

@@ -6,9 +6,11 @@ from hashlib import sha256
 
 from tidegate.errors import Refused
 from tidegate.router.agent import TEXT, VERSION
+from tidegate.router.aside import FEW_BYTES, aside
 from tidegate.router.shell import Result, Shell
 from tidegate.router.statefile import Answer, legible, read_answer
 
+_OURS = b"tidegate-agent "
 _INSTALL = (
     'umask 022; d={folder}; mkdir -p $d && cat >$d/agent.new && s=$(sha256sum <$d/agent.new) && [ "${{s%% *}}" = {sum} ] '
     "&& sync $d/agent.new && mv $d/agent.new $d/agent"
@@ -23,6 +25,7 @@ class AgentLink:
         self._path = path
         self._heard_on: object | None = None
         self.answers = 0  # how often the router has answered
+        self.login = ""  # what we may ask for there: the "agent" alone, what "root" may, or nothing said yet
 
     @property
     def stands(self) -> bool:
@@ -36,26 +39,31 @@ class AgentLink:
         """
         command = ["/bin/sh", self._path, VERSION, verb, *arguments]
         result = await self._shell.run(command, stdin)
-        there = result.out.startswith(b"tidegate-agent ")
-        if (there and read_answer(result.out).word == "version") or not result.out:
+        first = result.out[:200].partition(b"\n")[0].split()
+        if not first or (result.out.startswith(_OURS) and first[2:3] == [b"version"]):
             await self.install()
             result = await self._shell.run(command, stdin)
-        if not result.out.startswith(b"tidegate-agent "):
+        if not result.out.startswith(_OURS):
             raise Refused(f"the router's agent does not answer: {_text(result)}")
+        answer = await aside(len(result.out), FEW_BYTES, read_answer, result.out)
+        if answer.word == "denied":
+            raise Refused("the router's agent does not take what was asked of it")
         self.answers += 1
         self._heard_on = self._shell.line
-        return read_answer(result.out)
+        if (login := answer.sections.get("login", ("", 0))[0]) in ("agent", "root"):
+            self.login = login
+        return answer
 
     async def install(self) -> None:
-        """Put this version of the agent in place, whole or not at all."""
-        script = _INSTALL.format(folder=self._path.rpartition("/")[0], sum=sha256(TEXT).hexdigest())
+        """Put this version of the agent in place, whole or not at all: through the one that is there, else past it."""
+        digest = sha256(TEXT).hexdigest()
+        result = await self._shell.run(["/bin/sh", self._path, "-", "install", digest], TEXT)
+        if result.out.startswith(_OURS) and read_answer(result.out).word == "ok":
+            return
+        script = _INSTALL.format(folder=self._path.rpartition("/")[0], sum=digest)
         result = await self._shell.run(["/bin/sh", "-c", script], TEXT)
-        if result.status != 0:
+        if result.status != 0 or result.out:
             raise Refused(f"the agent can't be put onto the router: {_text(result)}")
-
-    async def run(self, command: list[str]) -> Result:
-        """Another program than the agent."""
-        return await self._shell.run(command)
 
     async def renew(self) -> None:
         """Go over a new connection from here on; see `Shell.renew`."""

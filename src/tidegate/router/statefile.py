@@ -12,7 +12,7 @@ from tidegate.policy import nftables, tc
 from tidegate.policy.desired import Place, Resources
 from tidegate.policy.group import GroupId
 from tidegate.policy.router import Interfaces
-from tidegate.policy.state import Damaged, Newer, StateDocument, from_text
+from tidegate.policy.state import Damaged, Newer, StateDocument, from_text, to_text
 
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
@@ -62,6 +62,10 @@ class Answer:
     words: tuple[str, ...]
     sections: Mapping[str, tuple[str, int]]
 
+    def __len__(self) -> int:
+        """Characters in all."""
+        return sum(len(text) for text, _ in self.sections.values())
+
     @property
     def word(self) -> str:
         return self.words[0] if self.words else ""
@@ -96,9 +100,14 @@ def legible(out: bytes) -> str:
     return _STRANGE.sub("?", out.decode("ascii", errors="replace"))
 
 
-def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
-    """Raises Refused where the router printed what can't be read, names what is missing on it."""
-    document = read_document(answer)
+def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocument | None = None) -> Observation:
+    """`known`: the document that we expect there. Raises Refused where the router printed what can't be read, names what is
+    missing on it."""
+    return observation(answer, interfaces, read_document(answer, known))
+
+
+def observation(answer: Answer, interfaces: Interfaces, document: StateDocument | None) -> Observation:
+    """All of it but the document, which has been read. Raises as `read_observation` does."""
     try:
         rules, elements = _table(*answer.sections.get("nft", ("", -1)))
         roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
@@ -118,15 +127,22 @@ def read_observation(answer: Answer, interfaces: Interfaces) -> Observation:
     return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent, *_commit(answer))
 
 
-def read_document(answer: Answer) -> StateDocument | None:
+def read_document(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:
     """The state document alone. Raises Refused where it is damaged, Conflict where a later Tidegate wrote it."""
-    text, _ = answer.sections.get("state", ("", 0))
     try:
-        return from_text(text + "\n") if text else None
+        return document_in(answer, known)
     except Damaged as error:
         raise Refused(str(error)) from None
     except Newer as error:
         raise left_to_its_own(error) from None
+
+
+def document_in(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:
+    """What is to a byte what we write of the document that we `know` need not be taken apart. Raises as `from_text` does."""
+    text, _ = answer.sections.get("state", ("", 0))
+    if not text:
+        return None
+    return known if known and f"{text}\n" == to_text(known) else from_text(f"{text}\n")
 
 
 def left_to_its_own(newer: Newer) -> Conflict:

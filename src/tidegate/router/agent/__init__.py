@@ -8,9 +8,28 @@ from __future__ import annotations
 from hashlib import sha256
 from importlib.resources import files
 
-PARTS = ("promises", "tools", "lock", "neighbours", "standing", "change", "ending", "minute", "hooks", "leaving", "verbs")
+PARTS = (
+    "promises",
+    "tools",
+    "lock",
+    "neighbours",
+    "standing",
+    "change",
+    "ending",
+    "minute",
+    "hooks",
+    "leaving",
+    "gate",
+    "verbs",
+)
 """In the order in which they stand in the text: what it promises and where things are first, what is asked of it last."""
+
+PATH = "/usr/lib/tidegate/agent"
+"""Where it is on a router."""
+
+LARGEST = 256 << 10
+"""Bytes that an agent may have at most; no more of one that is offered comes onto a router."""
 
 _SOURCE = "\n".join(files(__name__).joinpath(f"{part}.sh").read_text() for part in PARTS)
 VERSION = sha256(_SOURCE.encode()).hexdigest()[:16]
-TEXT = _SOURCE.replace("@VERSION@", VERSION).encode()
+TEXT = _SOURCE.replace("@VERSION@", VERSION).replace("@LARGEST@", str(LARGEST)).encode()

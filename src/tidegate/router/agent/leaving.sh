@@ -2,7 +2,7 @@
 
 # Our log-in key's line goes, and its file if nothing else is in it.
 forget() {
-	case $1 in '' | *[!A-Za-z0-9+/=]*) return 0 ;; esac
+	[ "$1" != - ] || return 0
 	for keys in "${HOME:-/root}/.ssh/authorized_keys" /etc/dropbear/authorized_keys; do
 		grep -qF "$1" "$keys" 2>/dev/null || continue
 		grep -vF "$1" "$keys" >"$keys.tidegate"

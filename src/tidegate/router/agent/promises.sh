@@ -8,9 +8,12 @@
 #   agent VERSION apply GENERATION SHA256 SECONDS DEVICE...  the bundle on stdin; all of it or nothing; then observe
 #   agent VERSION confirm ID                              the change that waits stands from now on
 #   agent VERSION revert ID                               it is taken back now
-#   agent VERSION heard ID                                that a change was taken back is known, and need not be kept
-#   agent VERSION teardown KEY DEVICE...                  every trace gone, this file and our log-in key too
+#   agent VERSION heard                                   that a change was taken back is known, and need not be kept
+#   agent VERSION flows                                   where packets pass by our rules: flow offload
+#   agent VERSION teardown KEY DEVICE...                  every trace gone, this file and our log-in key (- for none) too
 #   agent VERSION forget KEY                              our log-in key, and this file where no state document is
+#   agent - install SHA256                                an agent of another version on stdin takes the place of this one
+#   agent gate                                            one of these verbs, as $SSH_ORIGINAL_COMMAND has it, and no other
 #   agent - tick                                          every minute: finish or take back what is due, put back what is gone
 #   agent - boot                                          the same at a start, with limited groups held until their limits are in
 #

@@ -51,6 +51,10 @@ waiting() {
 		echo "reverted=$reverted"
 	fi
 	echo "--- = 0"
+	# What the one who asks could ask for: our verbs, or anything.
+	echo "--- login"
+	echo $login
+	echo "--- = 0"
 }
 
 status() {
@@ -82,3 +86,14 @@ observe_to() {
 	done
 	echo "--- end"
 }
+
+# Where packets pass by all rules: flowtables, and OpenWrt's switches for them.
+flows() {
+	echo "--- flows"
+	"$NFT" list flowtables
+	for option in flow_offloading flow_offloading_hw; do
+		[ "$(uci -q get firewall.@defaults[0].$option)" != 1 ] || echo "uci $option"
+	done
+	echo "--- = 0"
+	echo "--- end"
+} 2>/dev/null

@@ -51,7 +51,7 @@ to_flash() {
 	sync "$@" 2>/dev/null || sync
 }
 
-# unpack BUNDLE FOLDER: its parts, each a file there.
+# unpack BUNDLE FOLDER: its parts, each a file there and nowhere else.
 unpack() {
-	awk -v to="$2/" '/^--- / { part = to substr($0, 5); printf "" >part; next } { print >part }' "$1"
+	awk -v to="$2/" '/^--- [a-z][A-Za-z0-9_.-]*$/ { part = to substr($0, 5); printf "" >part; next } { print >part }' "$1"
 }

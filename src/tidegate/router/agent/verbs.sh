@@ -31,35 +31,65 @@ revert() {
 	observe_to "" "$@"
 }
 
-wanted=${1:-} verb=${2:-} locked=
-shift 2 2>/dev/null
+# install SHA256: an agent that comes on stdin takes the place of this one, in whole or not at all.
+install() {
+	umask 022
+	new=$LIB/agent.$$
+	head -c @LARGEST@ >"$new" && got=$(sha256sum <"$new")
+	if [ "${got%% *}" = "$1" ] && to_flash "$new" && mv "$new" "$LIB/agent"; then
+		say ok
+	else
+		rm -f "$new"
+		say incomplete
+	fi
+}
+
+deny() {
+	say denied this key may only ask for what the agent does
+	exit 1
+}
+
+login=root locked=
+if [ "$*" = gate ]; then
+	login=agent
+	plain || deny
+	set -f
+	set -- $SSH_ORIGINAL_COMMAND
+	set +f
+	shift 2
+fi
+[ $# -ge 2 ] || deny
+wanted=$1 verb=$2
+shift 2
 case $wanted-$verb in
-"$VERSION-$verb" | --tick | --boot) ;;
+"$VERSION-$verb" | --tick | --boot | --install) ;;
 *)
 	say version
 	exit 0
 	;;
 esac
+lawful "$verb" "$@" || deny
 read -r boot </proc/sys/kernel/random/boot_id
 tools
 case $verb in
 probe) probe ;;
 observe) heal; say ok; observe_to -s "$@" ;;
 status) heal; say ok; status ;;
+flows) say ok; flows ;;
 neighbours) neighbours "$1" ;;
 apply) apply "$@" ;;
 confirm) confirm "$@" ;;
 revert) revert "$@" ;;
 heard) rm -f "$ETC/reverted"; say ok ;;
+install) install "$1" ;;
 tick | boot)
 	exec </dev/null >/dev/null 2>&1 # boot leaves a process behind, for which nobody is to wait
 	$verb
 	;;
 teardown) teardown "$@" ;;
 forget)
-	forget "${1:-}"
+	forget "$1"
 	say ok
 	[ -f "$STATE" ] || { unhook; rm -rf "$ETC" "$RUN" "$LIB"; }
 	;;
-*) say unknown; exit 2 ;;
 esac
