@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tidegate.api.groups import GroupSyncResponse
 from tidegate.api.routers import Fingerprint, HostName, Router, RouterAddRequest, RouterId
-from tidegate.daemon import devices, groups, routers
+from tidegate.daemon.app import MIGRATIONS
 from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.daemon.groups import GroupAPIService
@@ -36,6 +36,7 @@ class Controller:
     journal: Journal
     fleet: Fleet
     keys: RouterKeys
+    enrolled: EnrolledRouters
     routers: RoutersService
     groups: GroupAPIService
     infrastructure: InfrastructureService
@@ -97,7 +98,7 @@ class Controller:
 @asynccontextmanager
 async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -> AsyncIterator[Controller]:
     port = lab.forward(lab.router.address, 22)
-    journal = await Journal.open(state_dir / "journal.db", (*routers.TABLES, *groups.TABLES, *devices.TABLES))
+    journal = await Journal.open(state_dir / "journal.db", MIGRATIONS)
     fleet, keys = Fleet(), RouterKeys(state_dir / "router-keys")
     enrolled = EnrolledRouters(journal, fleet, keys, confirm_seconds=confirm_seconds)
     try:
@@ -107,6 +108,7 @@ async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -
             journal,
             fleet,
             keys,
+            enrolled,
             RoutersService(enrolled),
             GroupAPIService(enrolled),
             InfrastructureService(enrolled),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.lab.managed import HOME, Controller, a_controller
-from tidegate.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from tidegate.errors import Conflict, Invalid, NotFound, Refused, StorageFull, Unavailable
 from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed
 from tidegate.lab import Lab, measure
 from tidegate.lab.host import Host
@@ -294,21 +294,45 @@ async def test_a_refused_change_is_told_and_leaves_router_and_journal_as_they_we
     assert (await home.sync(1, home.device("child"), down=5)).verified
 
 
-async def test_a_wish_that_can_not_be_recorded_is_taken_off_the_router_again(
+def failing(home: Controller, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    """From now on a sync that was done can't be written down."""
+    commit = home.journal.commit
+
+    async def full(change: Any, *events: Any, **who: Any) -> Any:
+        if any(isinstance(event, GroupSynced) for event in events):
+            raise failure
+        return await commit(change, *events, **who)
+
+    monkeypatch.setattr(home.journal, "commit", full)
+
+
+async def test_a_wish_for_which_the_disk_is_full_is_taken_off_the_router_again_and_told(
     home: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await home.sync(1, home.device("child"), down=20)
-    commit = home.journal.commit
-
-    async def full(change: Any, *events: Any) -> Any:
-        if any(isinstance(event, GroupSynced) for event in events):
-            raise Unavailable("the disk failed")
-        return await commit(change, *events)
-
-    monkeypatch.setattr(home.journal, "commit", full)
-    with pytest.raises(Unavailable):
-        await home.sync(1, home.device("child"), down=5)
+    with monkeypatch.context() as during:
+        failing(home, during, StorageFull("the disk is full"))
+        with pytest.raises(StorageFull):
+            await home.sync(1, home.device("child"), down=5)
     assert "rate 20Mbit" in home.lab.router.run("tc class show dev br-lan").stdout
+    assert (await home.groups.get_group_status(HOME, GroupId(1))).verified
+    told = (await home.events())[-1]
+    assert isinstance(told, GroupSyncFailed)
+    assert told.why.startswith("nobody saw how the change ended")
+
+
+async def test_a_wish_of_which_it_is_not_known_whether_it_was_recorded_is_settled_at_the_next_contact(
+    home: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home.sync(1, home.device("child"), down=20)
+    with monkeypatch.context() as during:
+        failing(home, during, Unavailable("the disk failed"))
+        with pytest.raises(Unavailable):
+            await home.sync(1, home.device("child"), down=5)
+        assert (await home.groups.list_groups(HOME)).groups[1].download_mbps == 20
+    assert (await home.infrastructure.verify(HOME)).verified
+    assert (await home.groups.list_groups(HOME)).groups[1].download_mbps == 5
+    assert GroupSynced in [type(event) for event in (await home.events())[-2:]]
 
 
 async def test_a_router_that_was_rebooted_has_its_limits_and_takes_the_next_sync(home: Controller) -> None:

@@ -27,10 +27,12 @@ class DeviceChanges:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Milliseconds per stage."""
+    """Milliseconds per stage: the router asked, the change worked out, written down as intended, applied, compared with what
+    was read back, confirmed over a new connection, recorded; and from the request to its answer."""
 
     observe: float = 0.0
     plan: float = 0.0
+    intend: float = 0.0
     apply: float = 0.0
     verify: float = 0.0
     confirm: float = 0.0

@@ -25,7 +25,7 @@ from tidegate.contract import Scope, areas
 from tidegate.contract.absent import absent
 from tidegate.contract.guard import KeyedDoor, OpenDoor
 from tidegate.contract.serve import application
-from tidegate.daemon import devicerows, enrolled, keys, log, takeover, wishes
+from tidegate.daemon import devicerows, enrolled, intents, keys, log, takeover, wishes
 from tidegate.daemon.auth import Doorman
 from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
@@ -47,7 +47,14 @@ from tidegate.router.fleet import Fleet
 from tidegate.settings import Settings
 
 # The numbered steps of the control journal's schema. A step that was released is never changed; new ones go to the end.
-MIGRATIONS = (keys.TABLES, *enrolled.TABLES, *wishes.TABLES, *takeover.TABLES, *devicerows.TABLES)
+MIGRATIONS = (
+    keys.TABLES,
+    *enrolled.TABLES,
+    *wishes.TABLES,
+    *takeover.TABLES,
+    *devicerows.TABLES,
+    *intents.TABLES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
             serving(application(pairs, by_owner, deferrals=operations, ready=ready), unix_socket(settings.socket))
         )
         await stack.enter_async_context(_supervised(key_service.run()))
+        await stack.enter_async_context(_supervised(routers.settle()))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         yield Daemon(url, first.key if first else None, services, journal)

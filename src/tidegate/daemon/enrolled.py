@@ -15,11 +15,14 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+import structlog
+
 from tidegate.api.routers import Fingerprint, Router, RouterId
 from tidegate.contract.codec import decode, encode
+from tidegate.daemon import changes, intents
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
-from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TimedOut, Unavailable
+from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateError, TimedOut, Unavailable
 from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import AuditAnchor, ControllerId, Moment, RouterName, Sha256, Stamp
@@ -29,6 +32,8 @@ from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell
 
 T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.routers")
 
 TABLES = (
     """
@@ -41,6 +46,7 @@ TABLES = (
     """,
 )
 
+PATIENCE = 5.0  # seconds that a change under way is given when the daemon stops, after 3 for its requests
 _COLUMNS = "id, host, port, user, host_key, lan, wan, capabilities, generation, last_seen"
 
 
@@ -91,9 +97,27 @@ class EnrolledRouters:
         task.add_done_callback(self._work.discard)
         return await asyncio.shield(task)
 
-    async def close(self) -> None:
-        """Wait for the changes that are under way; each is bounded by the line's own limits."""
-        await asyncio.gather(*self._work, return_exceptions=True)
+    async def close(self, patience: float = PATIENCE) -> None:
+        """Wait for the changes that are under way, so many seconds. What has not ended by then is left to the routers: each
+        takes back by itself what nobody confirms, and the next start asks how it ended."""
+        if self._work:
+            _, late = await asyncio.wait(self._work, timeout=patience)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Ask every router of which it is not known how its last change ended, all at once. One that does not answer now is
+        asked at the next contact with it."""
+        left = await self.journal.read(intents.waiting)
+        asked = await asyncio.gather(*(self._settle(router_id) for router_id in left), return_exceptions=True)
+        for router_id, failure in zip(left, asked, strict=True):
+            if isinstance(failure, Exception) and not isinstance(failure, TidegateError):
+                log.error("how a change ended could not be settled", router=router_id, exc_info=failure)
+
+    async def _settle(self, router_id: str) -> None:
+        async with self.at(router_id):
+            pass
 
     async def controller(self) -> ControllerId:
         """This controller's id: 16 hex digits, made with its journal, written into each router's state document."""
@@ -130,6 +154,10 @@ class EnrolledRouters:
                 raise NotFound(f"there is no router {router_id}", router=str(router_id))
             heard = router.engine.answers
             try:
+                if not router.settled:
+                    # What can't be understood now, a damaged document, say, must not keep anybody from mending it.
+                    with suppress(Refused):
+                        await changes.settle(self.journal, router)
                 yield router
             except HostKeyChanged as changed:
                 await self._fares(router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown))
@@ -235,9 +263,3 @@ def store(db: sqlite3.Connection, router: Router) -> None:
         db.execute(f"INSERT INTO routers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
     except sqlite3.IntegrityError:
         raise Conflict(f"there is a router {router.id} already", router=str(router.id)) from None
-
-
-def advance(db: sqlite3.Connection, router_id: str, generation: int) -> None:
-    """Remember the router's generation, as it answered just now."""
-    now = datetime.now(UTC).isoformat()
-    db.execute("UPDATE routers SET generation = ?, last_seen = ? WHERE id = ?", (generation, now, str(router_id)))

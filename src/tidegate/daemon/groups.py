@@ -1,12 +1,12 @@
 """Groups: from a wish to a verified router.
 
-The order is the promise: a wish is checked, then applied and read back on the router, and only then written down, together
-with the event that tells of it. What fails on the way leaves the router as it was and is told by an event of its own.
+The order is the promise: a wish is checked, written down as intended, applied and read back on the router, and only then
+recorded, together with the event that tells of it. What fails on the way leaves the router as it was and is told by an event
+of its own.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from time import perf_counter
@@ -29,19 +29,19 @@ from tidegate.api.groups import (
 )
 from tidegate.api.routers import RouterId
 from tidegate.daemon import changes, manywishes, wishes
-from tidegate.daemon.enrolled import EnrolledRouters, advance, wholly
+from tidegate.daemon.changes import Done
+from tidegate.daemon.enrolled import EnrolledRouters, wholly
+from tidegate.daemon.intents import Outcome
 from tidegate.daemon.manywishes import Judged
-from tidegate.daemon.wishes import TABLES, Wish, Wishes
+from tidegate.daemon.wishes import Wish, Wishes
 from tidegate.errors import Conflict, NotFound
-from tidegate.events import Event, GroupDeleted, GroupSynced, GroupSyncFailed, RouterChangeFailed
+from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed, RouterChangeFailed
 from tidegate.policy.desired import Place
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
 from tidegate.policy.plan import Remark
 from tidegate.router.aside import FEW, aside
 from tidegate.router.engine import Applied
 from tidegate.router.fleet import ManagedRouter
-
-__all__ = ["TABLES", "GroupAPIService"]
 
 
 class GroupAPIService(Groups):
@@ -76,25 +76,24 @@ class GroupAPIService(Groups):
             request = wanted(known)
             wishes.check(group_id, request, known)
             before = known[group_id].request if group_id in known else None
-            applied = await self._apply(router, group_id, {**known, group_id: Wish(request)}, force=request.force_sync)
-            committing = perf_counter()
-            if applied.words or request.force_sync or before != wishes.kept(request):
-                rows = wishes.rows(router_id, {group_id: request}, applied.generation)
 
-                def record(db: sqlite3.Connection) -> None:
-                    wishes.save(db, rows)
-                    advance(db, router_id, applied.generation)
+            def outcome(told: Applied) -> Outcome | None:
+                if not told.words and not request.force_sync and before == wishes.kept(request):
+                    return None
+                synced = GroupSynced(router.id, int(group_id), told.generation, told.words)
+                return Outcome(told.generation, (synced,), wishes.rows(router_id, {group_id: request}, told.generation))
 
-                synced = GroupSynced(str(router_id), int(group_id), applied.generation, applied.words)
-                await self._record(router, known, record, synced)
+            done = await self._carry_out(
+                router, group_id, known, {**known, group_id: Wish(request)}, outcome, request.force_sync
+            )
             return GroupSyncResponse(
                 router=str(router_id),
                 group=group_id,
-                generation=applied.generation,
+                generation=done.applied.generation,
                 verified=True,
                 device_changes=wishes.device_changes(before, request),
-                applied=applied.words,
-                durations=_durations(applied, began, committing),
+                applied=done.applied.words,
+                durations=_durations(done, began),
             )
 
     @wholly
@@ -111,29 +110,28 @@ class GroupAPIService(Groups):
             wanted = judged.over(known)
             states = await aside(len(wanted), FEW, wishes.states, wanted)
             force = any(wish.force_sync for wish in judged.accepted.values())
-            applied = await changes.attempt(
+
+            def outcome(told: Applied) -> Outcome | None:
+                if not (events := _synced(router, known, judged, told)):
+                    return None
+                anew = {wish.group: wish for event in events if (wish := judged.accepted.get(GroupId(event.group)))}
+                return Outcome(told.generation, tuple(events), wishes.rows(router_id, anew, told.generation))
+
+            done = await changes.carry_out(
                 self._journal,
-                router.engine.synchronise(states, force=force),
+                router,
+                known,
+                lambda announce: router.engine.synchronise(states, force=force, announce=announce),
+                outcome,
                 lambda why: RouterChangeFailed(router.id, f"a sync of {len(judged.accepted)} groups", why),
             )
-            committing = perf_counter()
-            synced = await aside(many, FEW, _synced, router, known, judged, applied)
-            if synced:
-                anew = {wish.group: wish for event in synced if (wish := judged.accepted.get(GroupId(event.group)))}
-                rows = await aside(many, FEW, wishes.rows, router_id, anew, applied.generation)
-
-                def write(db: sqlite3.Connection) -> None:
-                    wishes.save(db, rows)
-                    advance(db, router_id, applied.generation)
-
-                await changes.record(self._journal, router, known, write, *synced)
             return GroupsSyncResponse(
                 router=str(router_id),
-                generation=applied.generation,
+                generation=done.applied.generation,
                 verified=True,
-                results=await aside(many, FEW, _results, request, known, judged, applied.remarks),
-                applied=applied.words,
-                durations=_durations(applied, began, committing),
+                results=await aside(many, FEW, _results, request, known, judged, done.applied.remarks),
+                applied=done.applied.words,
+                durations=_durations(done, began),
             )
 
     async def plan(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsPlan:
@@ -162,22 +160,19 @@ class GroupAPIService(Groups):
             known = await self._wishes(router_id)
             gone = known.get(group_id) or _no_group(router_id, group_id)
             left = {other: wish for other, wish in known.items() if other != group_id}
-            applied = await self._apply(router, group_id, left, force=False)
-            committing = perf_counter()
 
-            def record(db: sqlite3.Connection) -> None:
-                wishes.remove(db, router_id, group_id)
-                advance(db, router_id, applied.generation)
+            def outcome(told: Applied) -> Outcome:
+                deleted = GroupDeleted(router.id, int(group_id), told.generation, told.words)
+                return Outcome(told.generation, (deleted,), removed=(group_id,))
 
-            deleted = GroupDeleted(str(router_id), int(group_id), applied.generation, applied.words)
-            await self._record(router, known, record, deleted)
+            done = await self._carry_out(router, group_id, known, left, outcome)
             return GroupDeleteResponse(
                 router=str(router_id),
                 group=group_id,
-                generation=applied.generation,
-                removed=applied.words,
+                generation=done.applied.generation,
+                removed=done.applied.words,
                 devices_now_guests=tuple(wishes.label(device) for device in gone.request.devices),
-                durations=_durations(applied, began, committing),
+                durations=_durations(done, began),
             )
 
     async def get_group_status(self, router_id: RouterId, group_id: GroupId) -> GroupStatus:
@@ -214,23 +209,33 @@ class GroupAPIService(Groups):
     async def _wishes(self, router_id: RouterId) -> Wishes:
         return await wishes.load(self._journal, router_id)
 
-    async def _apply(self, router: ManagedRouter, group_id: GroupId, known: Wishes, *, force: bool) -> Applied:
-        change = router.engine.synchronise(await aside(len(known), FEW, wishes.states, known), force=force)
-        return await changes.attempt(self._journal, change, lambda why: GroupSyncFailed(router.id, int(group_id), why))
-
-    async def _record(
-        self, router: ManagedRouter, before: Wishes, record: Callable[[sqlite3.Connection], None], event: Event
-    ) -> None:
-        await changes.record(self._journal, router, before, record, event)
+    async def _carry_out(
+        self,
+        router: ManagedRouter,
+        group_id: GroupId,
+        before: Wishes,
+        wanted: Wishes,
+        outcome: Callable[[Applied], Outcome | None],
+        force: bool = False,
+    ) -> Done:
+        states = await aside(len(wanted), FEW, wishes.states, wanted)
+        return await changes.carry_out(
+            self._journal,
+            router,
+            before,
+            lambda announce: router.engine.synchronise(states, force=force, announce=announce),
+            outcome,
+            lambda why: GroupSyncFailed(router.id, int(group_id), why),
+        )
 
 
 def _no_group(router_id: RouterId, group_id: GroupId) -> Wish:
     raise NotFound(f"router {router_id} has no group {int(group_id)}", router=str(router_id), group=int(group_id))
 
 
-def _durations(applied: Applied, began: float, committing: float) -> Durations:
-    now = perf_counter()
-    return Durations(**asdict(applied.stages), commit=round((now - committing) * 1000, 3), total=round((now - began) * 1000, 3))
+def _durations(done: Done, began: float) -> Durations:
+    total = round((perf_counter() - began) * 1000, 3)
+    return Durations(**asdict(done.applied.stages), intend=done.intend, commit=done.commit, total=total)
 
 
 def _summary(group_id: GroupId, wish: Wish) -> GroupSummary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from tidegate.api.infrastructure import (
@@ -14,7 +14,9 @@ from tidegate.api.infrastructure import (
 )
 from tidegate.api.routers import RouterId
 from tidegate.daemon import changes, wishes
-from tidegate.daemon.enrolled import EnrolledRouters, advance, wholly
+from tidegate.daemon.changes import Done
+from tidegate.daemon.enrolled import EnrolledRouters, wholly
+from tidegate.daemon.intents import Outcome
 from tidegate.daemon.wishes import Wishes
 from tidegate.events import (
     Event,
@@ -26,6 +28,9 @@ from tidegate.events import (
 )
 from tidegate.policy.group import GUESTS
 from tidegate.policy.state import StateDocument
+from tidegate.router.engine import Announce, Applied
+from tidegate.router.fleet import ManagedRouter
+from tidegate.router.inspection import Inspection
 from tidegate.router.statefile import StateFileManager
 
 CLASSES = 9900  # one for each group that a traffic class can be named after
@@ -67,30 +72,34 @@ class InfrastructureService(Infrastructure):
     async def setup(self, router_id: RouterId) -> InfrastructureChange:
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
-            putting = router.engine.synchronise(wishes.states(known), force=True)
-            applied = await changes.attempt(self._journal, putting, lambda why: RouterChangeFailed(router.id, "set-up", why))
-            if applied.words:
-                event = InfrastructureSetUp(router.id, applied.generation, applied.words)
-                await self._advance(router_id, applied.generation, event)
-        return InfrastructureChange(str(router_id), applied.generation, applied.words)
+
+            def outcome(told: Applied) -> Outcome | None:
+                event = InfrastructureSetUp(router.id, told.generation, told.words)
+                return Outcome(told.generation, (event,)) if told.words else None
+
+            done = await self._carry_out(
+                router,
+                known,
+                lambda announce: router.engine.synchronise(wishes.states(known), force=True, announce=announce),
+                outcome,
+                "set-up",
+            )
+        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words)
 
     @wholly
     async def teardown(self, router_id: RouterId) -> InfrastructureChange:
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
-            taking = router.engine.remove_base()
-            applied = await changes.attempt(self._journal, taking, lambda why: RouterChangeFailed(router.id, "teardown", why))
 
-            def write(db: sqlite3.Connection) -> None:
-                wishes.remove(db, router_id)
-                advance(db, router_id, applied.generation)
+            def outcome(told: Applied) -> Outcome:
+                gone = [group for group in known if group != GUESTS]
+                said = {group: tuple(remark.text for remark in told.remarks if remark.group == group) for group in gone}
+                events: list[Event] = [GroupDeleted(router.id, int(group), told.generation, said[group]) for group in gone]
+                events.append(InfrastructureTornDown(router.id, told.generation, told.words))
+                return Outcome(told.generation, tuple(events), removed=tuple(known))
 
-            gone = [group for group in known if group != GUESTS]
-            said = {group: tuple(remark.text for remark in applied.remarks if remark.group == group) for group in gone}
-            events: list[Event] = [GroupDeleted(router.id, int(group), applied.generation, said[group]) for group in gone]
-            events.append(InfrastructureTornDown(router.id, applied.generation, applied.words))
-            await changes.record(self._journal, router, known, write, *events)
-        return InfrastructureChange(str(router_id), applied.generation, applied.words)
+            done = await self._carry_out(router, known, router.engine.remove_base, outcome, "teardown")
+        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words)
 
     async def verify(self, router_id: RouterId) -> InfrastructureVerification:
         async with self._routers.at(router_id) as router:
@@ -103,21 +112,40 @@ class InfrastructureService(Infrastructure):
     async def repair(self, router_id: RouterId) -> InfrastructureChange:
         async with self._routers.at(router_id) as router:
             known = await self._wishes(router_id)
-            mending = router.engine.repair(wishes.states(known))
-            applied, found = await changes.attempt(
-                self._journal, mending, lambda why: RouterChangeFailed(router.id, "repair", why)
-            )
-            mended = tuple(remark.text for remark in found.remarks if remark.text not in found.left)
-            if mended:
-                event = InfrastructureRepaired(router.id, applied.generation, mended)
-                await self._advance(router_id, applied.generation, event)
-        return InfrastructureChange(str(router_id), applied.generation, applied.words or mended, found.left)
+            groups = wishes.states(known)
+            found: Inspection | None = None
+
+            async def mend(announce: Announce) -> Applied:
+                nonlocal found
+                found = await router.engine.inspect(groups)
+                return await router.engine.repair(found, groups, announce)
+
+            def outcome(told: Applied) -> Outcome | None:
+                event = InfrastructureRepaired(router.id, told.generation, _mended(found))
+                return Outcome(told.generation, (event,)) if event.mended else None
+
+            done = await self._carry_out(router, known, mend, outcome, "repair")
+        left = found.left if found else ()
+        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words or _mended(found), left)
+
+    async def _carry_out(
+        self,
+        router: ManagedRouter,
+        known: Wishes,
+        work: Callable[[Announce], Awaitable[Applied]],
+        outcome: Callable[[Applied], Outcome | None],
+        what: str,
+    ) -> Done:
+        return await changes.carry_out(
+            self._journal, router, known, work, outcome, lambda why: RouterChangeFailed(router.id, what, why)
+        )
 
     async def _wishes(self, router_id: RouterId) -> Wishes:
         return await wishes.load(self._journal, router_id)
 
-    async def _advance(self, router_id: RouterId, generation: int, event: Event) -> None:
-        await self._journal.commit(lambda db: advance(db, router_id, generation), event)
+
+def _mended(found: Inspection | None) -> tuple[str, ...]:
+    return tuple(remark.text for remark in found.remarks if remark.text not in found.left) if found else ()
 
 
 def _active(document: StateDocument) -> int:

@@ -23,7 +23,7 @@ from tidegate.api.routers import (
 )
 from tidegate.contract.acting import progress
 from tidegate.daemon import wishes
-from tidegate.daemon.enrolled import TABLES, EnrolledRouters, store, wholly
+from tidegate.daemon.enrolled import EnrolledRouters, store, wholly
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
@@ -39,8 +39,6 @@ from tidegate.router.link import AgentLink
 from tidegate.router.login import place, sealed
 from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell, scan_host_key
-
-__all__ = ["TABLES", "RoutersService"]
 
 
 class RoutersService(Routers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -49,15 +49,14 @@ async def load(journal: Journal, router_id: str) -> Wishes:
         return db.execute(f"SELECT {columns} FROM groups WHERE router = ? ORDER BY id", (str(router_id),)).fetchall()  # noqa: S608
 
     rows = await journal.read(query)  # the journal has one reader: others wait no longer than the disk takes
-    return await aside(len(rows), FEW, _of_rows, rows)
+    return {GUESTS: Wish(GUESTS_WISH), **await aside(len(rows), FEW, _of_rows, rows)}
 
 
-def _of_rows(rows: list[tuple[int, str, int, str]]) -> Wishes:
-    found = {
+def _of_rows(rows: Sequence[tuple[int, str, int, str]]) -> Wishes:
+    return {
         GroupId(number): Wish(_request(wish), generation, datetime.fromisoformat(last_sync))
         for number, wish, generation, last_sync in rows
     }
-    return {GUESTS: Wish(GUESTS_WISH)} | found
 
 
 @lru_cache(1 << 14)
@@ -65,13 +64,19 @@ def _request(wish: str) -> GroupSyncRequest:
     return decode(wish, GroupSyncRequest)
 
 
-Rows = list[tuple[str, int, str, int, str]]
+Rows = Sequence[tuple[str, int, str, int, str]]
 
 
 def rows(router_id: str, requests: Mapping[GroupId, GroupSyncRequest], generation: int) -> Rows:
     """What `save` writes. Made before: the journal has one writer, and others' changes wait while it works."""
     now = datetime.now(UTC).isoformat()
     return [(str(router_id), int(group), encode(kept(wish)).decode(), generation, now) for group, wish in requests.items()]
+
+
+def over(known: Wishes, rows: Rows, removed: Sequence[GroupId]) -> Wishes:
+    """A router's groups once these rows are written and those groups are gone."""
+    left = {group: wish for group, wish in known.items() if group not in removed}
+    return {**left, **_of_rows([row[1:] for row in rows])}
 
 
 def save(db: sqlite3.Connection, rows: Rows) -> None:

@@ -35,9 +35,10 @@ class TakenBack(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A router after a change, and when (perf_counter) it had answered, was verified, and confirmed."""
+    """A router after a change, and when (perf_counter) it was sent, had answered, was verified, and confirmed."""
 
     after: Observation
+    sent: float
     answered: float
     verified: float
     confirmed: float
@@ -63,20 +64,25 @@ class ConfirmedCommit:
         self._observe = observe
         self._unconfirmed = ""  # the id of a change of ours that may wait there
 
-    async def make(self, bundle: RouterCommandBundle, before: Observation | None) -> Made:
+    async def make(
+        self, bundle: RouterCommandBundle, before: Observation | None, announce: Callable[[str], Awaitable[None]]
+    ) -> Made:
         """Send the bundle, verify what the router then holds, and have it confirmed. `before`: as we think the router is.
+        `announce` is told the change's id before anything is sent.
 
         Raises Stale, Conflict, Refused (the old state is back in place), Unavailable or TimedOut.
         """
         groups = len(bundle.document.groups)
         data, whole = await aside(groups, FEW, _packed, bundle)
         change = whole[:ID_DIGITS]
+        await announce(change)
+        sent = perf_counter()
         left_over, self._unconfirmed = self._unconfirmed, change
         arguments = [str(bundle.generation), whole, str(self._window), *self._interfaces]
         try:
             answer = await self._link.ask("apply", *arguments, stdin=data)
         except (Unavailable, TimedOut) as error:
-            return await self._ask_how_it_ended(bundle, change, error)
+            return await self._ask_how_it_ended(bundle, change, sent, error)
         answered = perf_counter()
         if answer.word == "stale":
             raise Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
@@ -109,9 +115,22 @@ class ConfirmedCommit:
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
         if wrong := plan(after.resources, bundle.after):
             await self._take_back(bundle, change, [remark.text for remark in drift(wrong)])
-        return await self._confirm(bundle, change, after, answered)
+        return await self._confirm(bundle, change, after, sent, answered)
 
-    async def _ask_how_it_ended(self, bundle: RouterCommandBundle, change: str, error: Unavailable | TimedOut) -> Made:
+    async def withdraw(self, change: str) -> Observation:
+        """Have a change of ours that waits, and of which nobody knows what came, taken back; the router as it is then."""
+        answer = await self._link.ask("revert", change, *self._interfaces)
+        after = read_observation(answer, self._interfaces)
+        if answer.word != "ok":
+            raise Refused(
+                f"the change {change} waits on the router and could not be taken back: {' '.join(answer.words)[:200]}"
+            )
+        await self._link.ask("heard")  # whoever asked for this tells of it
+        return replace(after, reverted=None)
+
+    async def _ask_how_it_ended(
+        self, bundle: RouterCommandBundle, change: str, sent: float, error: Unavailable | TimedOut
+    ) -> Made:
         """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
         try:
             after, _ = await self._observe()
@@ -120,12 +139,14 @@ class ConfirmedCommit:
         answered = perf_counter()
         as_asked = not plan(after.resources, bundle.after)
         if as_asked and after.pending and after.pending.id == change:
-            return await self._confirm(bundle, change, after, answered)
+            return await self._confirm(bundle, change, after, sent, answered)
         if as_asked and after.document == bundle.document:
-            return Made(after, answered, answered, perf_counter())
+            return Made(after, sent, answered, answered, perf_counter())
         raise error
 
-    async def _confirm(self, bundle: RouterCommandBundle, change: str, after: Observation, answered: float) -> Made:
+    async def _confirm(
+        self, bundle: RouterCommandBundle, change: str, after: Observation, sent: float, answered: float
+    ) -> Made:
         """Reach the router anew, and have the change stand. Until its time is over this is tried again and again; then the
         router has taken it back. Raises Refused where that is so, Unavailable where it can't be asked."""
         verified = perf_counter()
@@ -143,7 +164,7 @@ class ConfirmedCommit:
         if document != bundle.document:
             await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
         self._unconfirmed = ""
-        return Made(replace(after, document=document, pending=None), answered, verified, perf_counter())
+        return Made(replace(after, document=document, pending=None), sent, answered, verified, perf_counter())
 
     async def _must_have_reverted(self, change: str, error: Unavailable | TimedOut) -> NoReturn:
         """Nobody could confirm the change in time. Raises Refused once the router says that it took it back."""

@@ -51,6 +51,10 @@ class Applied:
     remarks: tuple[Remark, ...] = ()
 
 
+Announce = Callable[[str, Applied], Awaitable[None]]
+"""Told the id of a change and what it should come to, before anything is sent; where that raises, nothing is."""
+
+
 class RouterOperationsEngine:
     """Talks to the agent of one router. Not for use by two tasks at once: `fleet.py` has the router's lock."""
 
@@ -129,7 +133,9 @@ class RouterOperationsEngine:
 
     # ── changes
 
-    async def synchronise(self, groups: Sequence[GroupState], *, force: bool = False) -> Applied:
+    async def synchronise(
+        self, groups: Sequence[GroupState], *, force: bool = False, announce: Announce | None = None
+    ) -> Applied:
         """Make the router have exactly these groups, verified by reading back.
 
         Nothing is sent where it held to them when it last answered, on a line that still stands, unless `force` asks it
@@ -148,25 +154,46 @@ class RouterOperationsEngine:
             bundle = await self._compiled(groups, seen)
             if not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
-            applying = perf_counter()
+            planned = perf_counter()
             try:
-                made = await self.apply_command_bundle(bundle)
+                made = await self.apply_command_bundle(bundle, announce)
             except Stale as error:
                 if last_try:
                     raise Refused(f"the router changes under our hands: {error}") from None
                 continue
-            stages = Stages(_ms(observing), _ms(applying - planning), *_laps(applying, *made[1:]))
+            stages = Stages(_ms(observing), _ms(planned - planning), *_laps(*made[1:]))
             return Applied(made.after.generation, bundle.words, stages, bundle.remarks)
         raise AssertionError("the second try returns or raises")
 
-    async def apply_command_bundle(self, bundle: RouterCommandBundle) -> Made:
+    async def apply_command_bundle(self, bundle: RouterCommandBundle, announce: Announce | None = None) -> Made:
         """Send the bundle, verify what the router then holds, and have it confirmed."""
+
+        async def announced(change: str) -> None:
+            if announce:
+                await announce(change, Applied(bundle.document.generation, bundle.words, Stages(), bundle.remarks))
+
         if self._stamp:
             bundle = replace(bundle, document=replace(bundle.document, stamp=await self._stamp()))
         before, self._last = self._last, None  # whatever happens now, what we knew may be over
-        made = await self._commit.make(bundle, before)
+        made = await self._commit.make(bundle, before, announced)
         self._last = made.after
         return made
+
+    async def how_it_ended(self, change: str, generation: int, groups: Sequence[GroupState]) -> bool:
+        """Whether a change that was announced, and whose end nobody saw, stands: then the router has these groups, at this
+        generation. Where it still waits to be confirmed, nobody has read back what came of it, and it is taken back now.
+
+        Raises Refused where the router's answer can't be understood, Unavailable or TimedOut.
+        """
+        seen = await self.observe()
+        if seen.pending and seen.pending.id == change:
+            self._last = seen = await self._commit.withdraw(change)
+        found = seen.document
+        return (
+            found is not None
+            and (found.controller, found.generation) == (self._controller, generation)
+            and set(found.groups) == set(groups)
+        )
 
     async def hear_of_revert(self) -> None:
         """That a change was taken back is written down here; the router need not keep it in mind."""
@@ -232,19 +259,18 @@ class RouterOperationsEngine:
         flows, _ = (await self._link.ask("flows")).sections.get("flows", ("", 0))
         return Inspection(seen, drifted + tuple(offload_remarks(flows)), damaged)
 
-    async def repair(self, groups: Sequence[GroupState]) -> tuple[Applied, Inspection]:
-        """Mend what `inspect` finds, and nothing else. Also what was found before."""
-        found = await self.inspect(groups)
+    async def repair(self, found: Inspection, groups: Sequence[GroupState], announce: Announce | None = None) -> Applied:
+        """Mend what `inspect` found just now, and nothing else."""
         if not found.damaged:
-            return await self.synchronise(groups), found
+            return await self.synchronise(groups, announce=announce)
         generation, controller = found.damaged
         if controller != self._controller:
             raise Conflict(f"the router's state document is damaged, and of controller {controller}", controller=controller)
         self._refuse_foreign(found.seen)
         document = StateDocument(generation, self._controller, self._router, self._interfaces)
-        return await self._put(self._compiler.compile_sync_request(groups, document, found.seen.resources)), found
+        return await self._put(self._compiler.compile_sync_request(groups, document, found.seen.resources), announce)
 
-    async def remove_base(self) -> Applied:
+    async def remove_base(self, announce: Announce | None = None) -> Applied:
         """Take all groups, rules and queues of ours off the router; the agent, its document and our log-in key stay."""
         seen = await self.observe()
         self._must_be_ours(seen)
@@ -254,11 +280,11 @@ class RouterOperationsEngine:
         said = remarks(change, self._interfaces.lan)
         if not change and not document.groups:
             return Applied(seen.generation, (), Stages())
-        return await self._put(RouterCommandBundle(document, after, change, texts(said), said))
+        return await self._put(RouterCommandBundle(document, after, change, texts(said), said), announce)
 
-    async def _put(self, bundle: RouterCommandBundle) -> Applied:
+    async def _put(self, bundle: RouterCommandBundle, announce: Announce | None) -> Applied:
         try:
-            made = await self.apply_command_bundle(bundle)
+            made = await self.apply_command_bundle(bundle, announce)
         except Stale as error:
             raise Conflict(f"the router changes under our hands: {error}") from None
         return Applied(made.after.generation, bundle.words, Stages(), bundle.remarks)

@@ -14,12 +14,14 @@ from tidegate.router.shell import Shell
 
 @dataclass(slots=True)
 class ManagedRouter:
-    """`turn` is held by whoever changes this router or what we know of it, from checking a wish to recording it."""
+    """`turn` is held by whoever changes this router or what we know of it, from checking a wish to recording it. `settled`:
+    it is known here how every change that this router was asked for has ended."""
 
     id: str
     shell: Shell
     engine: RouterOperationsEngine
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    settled: bool = False
 
 
 class Fleet:
