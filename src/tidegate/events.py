@@ -104,6 +104,22 @@ class RouterUntrusted:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterTrusted:
+    """An administrator pinned another host key: the one that the router shows now."""
+
+    router: str
+    pinned_before: str
+    host_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSealed:
+    """The daemon's key was made one that may ask the router's agent and nothing else."""
+
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupSynced:
     """A group's wish was applied and verified on its router; `changed` says in words what that was."""
 
@@ -315,6 +331,8 @@ Event = (
     | RouterUnreachable
     | RouterReachable
     | RouterUntrusted
+    | RouterTrusted
+    | RouterSealed
     | GroupSynced
     | GroupDeleted
     | GroupSyncFailed

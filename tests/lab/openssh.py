@@ -40,3 +40,13 @@ def start_sshd(lab: Lab, port: int = PORT, *options: str, key_type: str = "ed255
     client = next(iter(lab.clients.values()))
     eventually(lambda: connects(client, lab.router.address, port))
     return Sshd(lab.forward(lab.router.address, port), "SHA256:" + base64.b64encode(digest).decode().rstrip("="))
+
+
+def stop_sshd(lab: Lab) -> None:
+    """End every sshd of the router's own, with its sessions, and forget what it logged."""
+    assert lab.router.run("kill $(pidof sshd); rm -r /tmp/sshd-*").returncode == 0
+
+
+def log_ins(lab: Lab) -> int:
+    """How often somebody was let in by the sshd that runs."""
+    return int(lab.router.run("cat /tmp/sshd-*/log | grep -c ^Accepted").stdout)

@@ -53,6 +53,8 @@ async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: 
         group = {"name": "Kids", "devices": [{"mac": lab.clients["child"].mac}], "bandwidth_policy": {"limit_mbps": 20}}
         await emits("routers.create_key", router_id="home")
         await emits("routers.add", router_id="home", request=router)
+        await emits("routers.trust", router_id="home", host_key=lab.router.host_key)
+        await emits("routers.seal", router_id="home", request={})
         await emits("groups.sync_group", router_id="home", group_id=1, request=group)
         block = {"access_control_policy": {"block_all_internet": True}}
         await emits("groups.update_group_policy", router_id="home", group_id=1, policies=block)

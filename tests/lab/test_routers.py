@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.managed import HOME, Controller, a_controller
+from tests.lab.openssh import PORT, log_ins, start_sshd, stop_sshd
 from tidegate.api.routers import Fingerprint, HostName, RouterId
 from tidegate.errors import Conflict, Invalid, NotFound, Refused, TimedOut, Unavailable
 from tidegate.events import (
@@ -22,6 +23,7 @@ from tidegate.events import (
     RouterKeyCreated,
     RouterReachable,
     RouterRemoved,
+    RouterTrusted,
     RouterUnreachable,
     RouterUntrusted,
 )
@@ -195,6 +197,33 @@ async def test_a_router_with_another_host_key_is_untrusted_and_nothing_is_sent(s
     assert untrusted == [RouterUntrusted("home", site.lab.router.host_key, impostor.router.host_key)]
 
 
+async def test_a_router_with_a_new_host_key_is_trusted_again_only_by_an_administrators_word(site: Controller) -> None:
+    """SEC-30. A real sshd ends, and another one with a key of its own listens in its place."""
+    first = start_sshd(site.lab)
+    await site.routers.add(HOME, site.request(port=first.port, host_key=Fingerprint(first.host_key)))
+    await site.sync(1, site.device("child"), down=20)
+    stop_sshd(site.lab)
+    second = start_sshd(site.lab)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="another host key"):
+            await site.sync(1, site.device("child"), down=5)
+    with pytest.raises(Conflict):
+        await site.routers.trust(HOME, Fingerprint(first.host_key))
+    with pytest.raises(Conflict):
+        await site.routers.trust(HOME, OTHER_KEY)
+    assert (await site.routers.status(HOME)).health == "untrusted"
+    trusted = await site.routers.trust(HOME, Fingerprint(second.host_key))
+    assert (trusted.host_key, trusted.health) == (second.host_key, "unknown")
+    assert log_ins(site.lab) == 0
+    assert (await site.sync(1, site.device("child"), down=5)).verified
+    assert log_ins(site.lab) > 0
+    told = [event for event in await site.events() if isinstance(event, RouterUntrusted | RouterTrusted)]
+    assert told == [
+        RouterUntrusted("home", first.host_key, second.host_key),
+        RouterTrusted("home", first.host_key, second.host_key),
+    ]
+
+
 async def test_an_unreachable_router_is_said_to_be_and_comes_back(site: Controller) -> None:
     await site.enrol()
     await site.sync(1, site.device("child"), down=20)
@@ -319,3 +348,22 @@ async def test_commands_that_come_at_once_stand_in_line_on_one_connection(shell:
     """dropbear 2022.83 fails when two sessions are opened at once on one connection."""
     done = await asyncio.gather(*(shell.run(["/bin/sh", "-c", f"echo {number}; exit {number}"]) for number in range(40)))
     assert [(result.status, result.out) for result in done] == [(number, b"%d\n" % number) for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        ("HostKeyAlgorithms ssh-rsa",),
+        ("KexAlgorithms diffie-hellman-group14-sha1",),
+        ("Ciphers aes128-cbc",),
+        ("MACs hmac-sha1", "Ciphers aes128-ctr"),
+    ],
+    ids=lambda options: options[0].split()[1],
+)
+async def test_a_server_of_old_algorithms_alone_is_not_talked_to(site: Controller, old: tuple[str, ...]) -> None:
+    """SEC-31. Each is a real sshd that offers nothing better of its kind."""
+    sshd = start_sshd(site.lab, PORT, *old, key_type="rsa" if "ssh-rsa" in old[0] else "ed25519")
+    with pytest.raises((Refused, Unavailable, Conflict)):
+        await site.routers.add(HOME, site.request(port=sshd.port, host_key=Fingerprint(sshd.host_key)))
+    assert log_ins(site.lab) == 0
+    assert (await site.routers.list()).total == 0

@@ -12,7 +12,9 @@ import pytest
 
 from tests.lab.managed import HOME, Controller, a_controller
 from tests.lab.openssh import start_sshd
-from tidegate.api.routers import Fingerprint
+from tidegate.api.routers import Fingerprint, RouterSealRequest
+from tidegate.errors import Refused
+from tidegate.events import RouterSealed
 from tidegate.lab import Lab
 from tidegate.router.agent import PATH, VERSION
 from tidegate.router.ssh import Endpoint, SshShell
@@ -205,6 +207,15 @@ async def test_the_same_refusals_are_not_there_with_a_key_that_may_do_all(way: W
     added = await way.site.routers.add(HOME, way.site.request(port=way.port, host_key=way.host_key, password=None))
     assert added.login == "root"
     assert (await way.site.routers.status(HOME)).login == "root"
+    others = "ssh-ed25519 AAAA of-somebody\n"
+    way.site.lab.router.run("echo 'ssh-ed25519 AAAA of-somebody' >>/root/.ssh/authorized_keys")
+    await way.site.sync(1, way.site.device("child"), down=20)
+    assert (await way.site.routers.seal(HOME, RouterSealRequest())).login == "agent"
+    assert (await asyncio.to_thread(way.client, "ssh", "ROUTER", "id")).stdout == f"{DENIED}\n"
+    line = (await way.site.routers.create_key(HOME)).line
+    assert way.site.lab.router.run("cat /root/.ssh/authorized_keys").stdout == f"{others}{line}\n"
+    assert (await way.site.sync(1, way.site.device("child"), down=5)).verified
+    assert RouterSealed("home") in await way.site.events()
 
 
 async def test_a_router_lives_its_whole_life_by_that_key(way: Way) -> None:
@@ -246,3 +257,22 @@ async def test_an_agent_that_does_not_arrive_whole_replaces_nothing(way: Way) ->
     finally:
         await shell.close()
     assert way.site.lab.router.run(f"sha256sum {PATH}; ls /usr/lib/tidegate").stdout == there
+
+
+async def test_with_the_password_a_lost_key_and_a_damaged_agent_are_put_in_order(way: Way) -> None:
+    await way.enrol()
+    way.site.lab.router.run(f"echo 'if (;' >{PATH}")
+    with pytest.raises(Refused, match="can't be put onto the router"):
+        await way.site.sync(1, way.site.device("child"), down=20)
+    with pytest.raises(Refused, match="refuses to let root in"):
+        await way.site.routers.seal(HOME, RouterSealRequest("wrong"))
+    password = RouterSealRequest(way.site.lab.router.password)
+    assert (await way.site.routers.seal(HOME, password)).login == "agent"
+    assert (await way.site.sync(1, way.site.device("child"), down=20)).verified
+    way.site.lab.router.run("rm /root/.ssh/authorized_keys /etc/dropbear/authorized_keys")
+    await way.site.fleet.drop(HOME)
+    with pytest.raises(Refused):
+        await way.site.routers.seal(HOME, RouterSealRequest())
+    way.key.unlink()
+    assert (await way.site.routers.seal(HOME, password)).login == "agent"
+    assert (await way.site.sync(1, way.site.device("child"), down=5)).verified

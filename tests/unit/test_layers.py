@@ -96,3 +96,49 @@ def test_only_one_file_knows_the_web_framework() -> None:
 def test_libtorrent_is_known_to_the_torrent_room_and_the_labs_seeder_alone() -> None:
     knowing = {room(file) for file in files() if any(m.partition(".")[0] == "libtorrent" for m in imports(file))}
     assert knowing <= {"torrent", "lab"}
+
+
+# Each trusts whoever answers, or lets text become a command or code.
+UNSAFE = {"known_hosts=None", "shell=True", "AutoAddPolicy", "WarningPolicy", "pickle", "marshal", "shelve", "eval", "exec"}
+UNSAFE |= {"os.system", "os.popen", "create_subprocess_shell", "agent_forwarding=True", "x11_forwarding=True"}
+
+
+def unsafe(source: str) -> set[str]:
+    """What of UNSAFE a source says, in whatever way it says it."""
+    said: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            said.add(f"{node.arg}={node.value.value!r}")
+        elif isinstance(node, ast.Attribute):
+            said |= {node.attr, ast.unparse(node)}
+        elif isinstance(node, ast.alias):
+            said |= {node.name.partition(".")[0]}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            said.add(node.func.id)
+        elif isinstance(node, ast.ImportFrom):
+            said |= {f"{node.module}.{name.name}" for name in node.names} | {name.name for name in node.names}
+            said.add((node.module or "").partition(".")[0])
+    return said & UNSAFE
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_nothing_trusts_any_host_or_makes_text_a_command(file: Path) -> None:
+    """SEC-26, SEC-30."""
+    assert unsafe(file.read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "asyncssh.connect('h', known_hosts=None)",
+        "subprocess.run('ls', shell=True)",
+        "client.set_missing_host_key_policy(paramiko.AutoAddPolicy())",
+        "from paramiko import AutoAddPolicy",
+        "from os import system as run",
+        "import pickle",
+        "eval(text)",
+        "asyncio.create_subprocess_shell(text)",
+    ],
+)
+def test_each_unsafe_way_would_be_found(line: str) -> None:
+    assert unsafe(line)

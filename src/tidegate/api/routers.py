@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tidegate.contract import ADMIN, delete, get, post
-from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
+from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved, RouterSealed, RouterTrusted
 from tidegate.policy.router import Capabilities, InterfaceName
 from tidegate.policy.text import Text
 
@@ -68,6 +68,13 @@ class RouterAddRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterSealRequest:
+    """`password` is used once and never kept: for a router that our key does not open, or whose agent can't be mended by it."""
+
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Router:
     id: RouterId
     host: str
@@ -119,6 +126,22 @@ class Routers(Protocol):
     @get("/routers/{router_id}")
     async def status(self, router_id: RouterId) -> Router:
         """One router, as last seen."""
+        ...
+
+    @post("/routers/{router_id}/host-key", scope=ADMIN, emits=(RouterTrusted,))
+    async def trust(self, router_id: RouterId, host_key: Fingerprint) -> Router:
+        """Pin another host key: the one that the router shows now, compared with the one that it prints itself.
+
+        Raises Conflict where it shows another one than that. Nothing is sent to the router.
+        """
+        ...
+
+    @post("/routers/{router_id}/seal", scope=ADMIN, emits=(RouterSealed,), long=True)
+    async def seal(self, router_id: RouterId, request: RouterSealRequest) -> Router:
+        """Make our key one that may ask the router's agent and nothing else; with a password also where it opens nothing.
+
+        Raises Refused where the log-in is refused, or the router's SSH server can't do it; the key is as it was then.
+        """
         ...
 
     @delete("/routers/{router_id}", scope=ADMIN, emits=(RouterRemoved,), long=True)

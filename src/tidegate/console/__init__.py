@@ -31,8 +31,9 @@ def application() -> App:
     """The whole command line."""
     app = App(name="tidegate", help=HELP, version=__version__, help_format="plaintext", console=out, error_console=err)
     contracts = [contract for contract, _ in areas(Tidegate)]
-    groups = add_commands(app, contracts, default_socket, by_hand={"routers.add"})
+    groups = add_commands(app, contracts, default_socket, by_hand={"routers.add", "routers.seal"})
     groups["routers"].command(enrolment.add, name="add")
+    groups["routers"].command(enrolment.seal, name="seal")
     app.command(watch.watch, name="watch")
     app.command(manual.settings, name="settings")
     # By name, so that a command as quick as `groups list-groups` need not load the daemon.

@@ -1,4 +1,4 @@
-"""`tidegate router add`: a person puts a router under the daemon's care, step by step."""
+"""`tidegate router add` and `seal`: a person puts a router under the daemon's care, step by step, and its key in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.prompt import Confirm
 from rich.text import Text
 
-from tidegate.api.routers import Fingerprint, HostKey, HostName, Router, RouterAddRequest, RouterId, Routers
+from tidegate.api.routers import Fingerprint, HostKey, HostName, Router, RouterAddRequest, RouterId, Routers, RouterSealRequest
 from tidegate.contract import commands
 from tidegate.contract.cli import OWN, Target, ToTarget, attempt, err, over, show
 from tidegate.contract.client import Address, AsyncLine, call_with_progress, remote
@@ -43,6 +43,26 @@ def add(
 
     request = _Answers(router_id, host, host_key, port, user, lan, wan, key_in_place)
     return attempt(lambda address: _add(request, to, address), to, default_socket)
+
+
+def seal(
+    router_id: Annotated[RouterId, OWN],
+    *,
+    password: Annotated[bool, Parameter(negative="", help="ask for the router's password: our key does not open it")] = False,
+    to: ToTarget = Target(),  # noqa: B008 - frozen
+) -> int:
+    """Make this daemon's key one that may ask the router's agent and nothing else.
+
+    By that key itself where it may do more; with `--password` also where it opens nothing any more, or where the agent on the
+    router is damaged. The password is used once and never kept. Without a terminal it is read from standard input.
+    """
+    from tidegate.console import default_socket
+
+    def steps(address: Address) -> None:
+        request = RouterSealRequest(_asked(f"the router's password for {router_id} (used once): ") if password else None)
+        show(over(address, lambda line: remote(Routers, line).seal(router_id, request)), to)
+
+    return attempt(steps, to, default_socket)
 
 
 class _Answers:
@@ -94,8 +114,10 @@ def _confirmed(address: Address, given: _Answers) -> Fingerprint:
 
 
 def _password(given: _Answers) -> str | None:
-    if given.key_in_place:
-        return None
+    return None if given.key_in_place else _asked(f"{given.user}'s password on {given.host} (used once): ")
+
+
+def _asked(question: str) -> str | None:
     if sys.stdin.isatty():
-        return getpass.getpass(f"{given.user}'s password on {given.host} (used once): ")
+        return getpass.getpass(question)
     return sys.stdin.readline().rstrip("\n") or None

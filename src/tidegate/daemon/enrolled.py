@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -148,10 +148,7 @@ class EnrolledRouters:
     @asynccontextmanager
     async def at(self, router_id: str) -> AsyncIterator[ManagedRouter]:
         """The router, for us alone until the end of the block. Raises NotFound, Conflict (untrusted), Unavailable, TimedOut."""
-        router = self.fleet.get(router_id) or await self._open(router_id)
-        async with router.turn:
-            if self.fleet.get(router_id) is not router:
-                raise NotFound(f"there is no router {router_id}", router=str(router_id))
+        async with self._turn(router_id) as router:
             heard = router.engine.answers
             try:
                 if not router.settled:
@@ -162,8 +159,8 @@ class EnrolledRouters:
             except HostKeyChanged as changed:
                 await self._fares(router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown))
                 raise Conflict(
-                    f"router {router_id} shows another host key than the pinned one; nothing was sent to it. If its key was "
-                    "changed on purpose, remove the router with --forget and add it again",
+                    f"router {router_id} shows another host key than the pinned one; nothing was sent to it. Compare the new "
+                    "one with the one that the router itself prints; if it is that, pin it with `tidegate routers trust`",
                     pinned=changed.pinned,
                     shown=changed.shown,
                 ) from None
@@ -178,6 +175,38 @@ class EnrolledRouters:
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
                 self._health.setdefault(router_id, _Health()).login = router.engine.login
                 await self._fares(router_id, "reachable", RouterReachable(router.id))
+
+    @asynccontextmanager
+    async def _turn(self, router_id: str) -> AsyncIterator[ManagedRouter]:
+        """The router once it is our turn; what was waited for may have been hung up meanwhile, and is opened anew then."""
+        while True:
+            router = self.fleet.get(router_id) or await self._open(router_id)
+            async with router.turn:
+                if self.fleet.get(router_id) is router:
+                    yield router
+                    return
+
+    @asynccontextmanager
+    async def alone(self, router_id: str) -> AsyncIterator[None]:
+        """Nobody changes the router by the connection that stands until the end of the block, nor do we need to reach it."""
+        router = self.fleet.get(router_id)
+        async with router.turn if router else nullcontext():
+            yield
+
+    async def hang_up(self, router_id: str) -> None:
+        """Whoever asks the router next does so by what stands in its record and key by now."""
+        async with self._opening:
+            await self.fleet.drop(router_id)
+
+    async def repin(self, router_id: str, host_key: Fingerprint, event: Event) -> None:
+        """From now on this is the router's host key; the caller has it `alone`."""
+
+        def pin(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE routers SET host_key = ? WHERE id = ?", (str(host_key), str(router_id)))
+
+        await self.journal.commit(pin, event)
+        await self.hang_up(router_id)
+        self.forget(router_id)
 
     def forget(self, router_id: str) -> None:
         self._health.pop(router_id, None)
@@ -212,7 +241,9 @@ class EnrolledRouters:
             record = await self.get(router_id)
             key = self.keys.get(router_id)
             if key is None:
-                raise Unavailable(f"the key for router {router_id} is gone: remove the router with --forget and add it again")
+                raise Unavailable(
+                    f"the key for router {router_id} is gone: `tidegate routers seal` with its password makes a new one"
+                )
             shell = SshShell(Endpoint(record.host, record.port, record.user, record.host_key), key)
             leaf = record.capabilities.leaf if record.capabilities else "bfifo"
             engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), leaf)

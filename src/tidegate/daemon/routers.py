@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -20,23 +20,23 @@ from tidegate.api.routers import (
     RouterId,
     RouterList,
     Routers,
+    RouterSealRequest,
 )
 from tidegate.contract.acting import progress
 from tidegate.daemon import wishes
 from tidegate.daemon.enrolled import EnrolledRouters, store, wholly
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
+from tidegate.daemon.routerlogin import let_in, seal
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
-from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved
+from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved, RouterSealed, RouterTrusted
 from tidegate.policy.device import Label
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState
-from tidegate.router.agent import PATH
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import ManagedRouter
-from tidegate.router.link import AgentLink
-from tidegate.router.login import place, sealed
+from tidegate.router.login import sealed
 from tidegate.router.shell import HostKeyChanged, LogInRefused
 from tidegate.router.ssh import Endpoint, SshShell, scan_host_key
 
@@ -76,11 +76,39 @@ class RoutersService(Routers):
         return await self._routers.get(router_id)
 
     @wholly
+    async def trust(self, router_id: RouterId, host_key: Fingerprint) -> Router:
+        record = await self._routers.get(router_id)
+        _, shown = await scan_host_key(HostName(record.host), record.port)
+        if shown != host_key:
+            raise _other_host_key(record.host, str(host_key), shown)
+        async with self._routers.alone(router_id):
+            await self._routers.repin(router_id, host_key, RouterTrusted(str(router_id), str(record.host_key), shown))
+        return await self._routers.get(router_id)
+
+    @wholly
+    async def seal(self, router_id: RouterId, request: RouterSealRequest) -> Router:
+        record = await self._routers.get(router_id)
+        if request.password is not None:
+            key = await self._key(router_id)
+            at = Endpoint(record.host, record.port, record.user, str(record.host_key))
+            async with self._routers.alone(router_id):
+                try:
+                    await let_in(at, key, request.password)
+                except HostKeyChanged as changed:
+                    raise _other_host_key(record.host, changed.pinned, changed.shown) from None
+                except LogInRefused as refused:
+                    raise Refused(str(refused)) from None
+                await self._routers.hang_up(router_id)
+        async with self._routers.at(router_id) as router:
+            await seal(router, await self._key(router_id))
+            await self._journal.commit(nothing, RouterSealed(str(router_id)))
+        return await self._routers.get(router_id)
+
+    @wholly
     async def remove(self, router_id: RouterId, forget: bool = False) -> Router:
         record = await self._routers.get(router_id)
         if forget:
-            managed = self._routers.fleet.get(router_id)
-            async with managed.turn if managed else nullcontext():
+            async with self._routers.alone(router_id):
                 await self._erase(router_id)
         else:
             key = self._routers.keys.get(router_id)
@@ -183,17 +211,8 @@ async def _log_in(shell: SshShell, at: Endpoint, key: asyncssh.SSHKey, password:
     except LogInRefused:
         if password is None:
             raise
-    by_password = SshShell(at, None, password)
-    try:
-        await AgentLink(by_password, PATH).install()
-        await place(by_password, public_blob(key), sealed(public_line(key)))
-        try:
-            await shell.renew()
-        except LogInRefused:
-            await AgentLink(by_password, PATH).ask("forget", public_blob(key))
-            raise
-    finally:
-        await by_password.close()
+    await let_in(at, key, password)
+    await shell.renew()
     return True
 
 

@@ -20,6 +20,13 @@ from tidegate.errors import Refused, TimedOut, Unavailable
 from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, HostKeyChanged, LogInRefused, Result
 
 HOST_KEY_ALGORITHMS: Final = ["ssh-ed25519"]
+# What OpenSSH has had since 6.5 and dropbear since 2013.61; nothing of SHA-1, CBC or DSA (SEC-31).
+KEX_ALGORITHMS: Final = ["curve25519-sha256", "curve25519-sha256@libssh.org"]
+MODERN: Final = {
+    "kex_algs": KEX_ALGORITHMS,
+    "encryption_algs": ["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes128-ctr"],
+    "mac_algs": ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"],
+}
 CONNECT_SECONDS: Final = 6.0
 KEEPALIVE_SECONDS: Final = 2.0  # twice unanswered, and the line counts as dead
 
@@ -42,7 +49,9 @@ async def scan_host_key(host: str, port: int) -> tuple[str, str]:
     """The algorithm and fingerprint of the key that a host shows, without logging in. Raises Unavailable or TimedOut."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            key = await asyncssh.get_server_host_key(host, port, server_host_key_algs=HOST_KEY_ALGORITHMS, config=None)
+            key = await asyncssh.get_server_host_key(
+                host, port, server_host_key_algs=HOST_KEY_ALGORITHMS, kex_algs=KEX_ALGORITHMS, config=None
+            )
     except TimeoutError:
         raise TimedOut(f"{host} port {port} did not answer within {CONNECT_SECONDS:g} s") from None
     except (OSError, asyncssh.Error) as error:
@@ -151,6 +160,7 @@ class SshShell:
                     client_factory=lambda: client,
                     known_hosts=([], [], []),
                     server_host_key_algs=HOST_KEY_ALGORITHMS,
+                    **MODERN,
                     config=None,
                     agent_path=None,
                     client_keys=None if self._key is None else [self._key],
