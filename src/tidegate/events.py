@@ -121,40 +121,49 @@ class RouterSealed:
 
 @dataclass(frozen=True, slots=True)
 class GroupSynced:
-    """A group's wish was applied and verified on its router; `changed` says in words what that was."""
+    """A group's wish was applied and verified on its router; `changed` says in words what that was. `before` and `after`: the
+    wish in short ("" where there was none)."""
 
     router: str
     group: int
     generation: int
     changed: tuple[str, ...]
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDeleted:
-    """Everything of a group was taken off its router; `removed` says in words what that was."""
+    """Everything of a group was taken off its router; `removed` says in words what that was, `before` the wish in short."""
 
     router: str
     group: int
     generation: int
     removed: tuple[str, ...]
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSyncFailed:
-    """A change did not reach its end; the router runs what it ran before."""
+    """A change did not reach its end; the router runs what it ran before. `before` and `wanted`: the wish in short ("" where
+    there was none, or where the group was to be deleted)."""
 
     router: str
     group: int
     why: str
+    before: str = ""
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterChangeFailed:
-    """A change to the router as a whole (`what`) did not reach its end; the router runs what it ran before."""
+    """A change to the router as a whole (`what`) did not reach its end; the router runs what it ran before. `wanted`: of a sync
+    of many groups the wish for each in short, the first 50."""
 
     router: str
     what: str
     why: str
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import pytest
 
 from tests.lab.managed import HOME, Controller, a_controller
+from tidegate.contract.acting import Acting, act
+from tidegate.daemon.events import AuditService
 from tidegate.errors import Conflict, Invalid, NotFound, Refused, StorageFull, Unavailable
 from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed
 from tidegate.lab import Lab, measure
@@ -362,3 +364,28 @@ async def test_every_change_is_an_event_that_says_what_it_was(home: Controller) 
     assert isinstance(deleted, GroupDeleted)
     assert f"{home.lab.clients['child'].mac} joins group 1" in synced.changed
     assert deleted.generation == synced.generation + 1
+
+
+async def test_the_trail_says_who_changed_what_from_what_to_what_and_failures_too(home: Controller) -> None:
+    act(Acting("key:ab12cd34", "5f9e2a6e17e5adef"))
+    since = home.journal.head
+    await home.sync(1, home.device("child"), down=20, up=5)
+    await home.sync(1, home.device("child"), home.device("parent"), down=5)
+    home.lab.router.run("mkdir /etc/tidegate/state.json.new")
+    with pytest.raises(Refused):
+        await home.sync(1, down=7, active=False)
+    home.lab.router.run("rmdir /etc/tidegate/state.json.new")
+    await home.groups.delete_group(HOME, GroupId(1))
+    entries = (await AuditService(home.journal).list(since)).entries
+    assert {(entry.by, entry.request) for entry in entries} == {("key:ab12cd34", "5f9e2a6e17e5adef")}
+    first, second, failed, gone = (entry.event for entry in entries)
+    assert isinstance(first, GroupSynced)
+    assert isinstance(second, GroupSynced)
+    assert isinstance(failed, GroupSyncFailed)
+    assert isinstance(gone, GroupDeleted)
+    one = '"the 1": download 20 Mbit/s, upload 5 Mbit/s, 1 device'
+    two = '"the 1": download 5 Mbit/s, upload 5 Mbit/s, 2 devices'
+    assert [(first.before, first.after), (second.before, second.after)] == [("", one), (one, two)]
+    assert f"{home.lab.clients['parent'].mac} joins group 1" in second.changed
+    assert (failed.before, failed.wanted) == (two, '"the 1": download 7 Mbit/s, upload 7 Mbit/s, 0 devices, inactive')
+    assert (gone.generation, gone.before) == (second.generation + 1, two)

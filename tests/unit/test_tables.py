@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tidegate.api.events import AuditPage
 from tidegate.contract.tables import Uncut, render
+from tidegate.events import Entry, GroupSynced
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 TORRENTS = {
@@ -81,3 +84,12 @@ def test_a_list_within_a_record_within_a_record_takes_no_more_room_than_it_needs
 
 def test_a_name_is_never_read_as_a_control_sequence() -> None:
     assert printed({"torrents": [{"name": "a\x1b[31m\u202eb"}], "total": 1}, 80)[1] == "a\\u001b[31m\\u202eb"
+
+
+def test_what_an_event_is_about_is_never_cut() -> None:
+    changed = ("group 1: download limit 5 Mbit/s, was 20 Mbit/s", "02:00:5e:10:00:0b joins group 1")
+    event = GroupSynced("home", 1, 7, changed, '"Kids": download 20 Mbit/s, upload 20 Mbit/s, 1 device', "")
+    page = AuditPage((Entry(1, datetime.now(UTC), "key:ab12cd34", "5f9e2a6e17e5adef", event),), 1, "ab")
+    shown = " ".join(" ".join(printed(page, 140)).split())
+    assert "router home, group 1, generation 7" in shown
+    assert all(words in shown for words in (*changed, event.before))

@@ -137,7 +137,11 @@ def _cell(name: str, value: Any, *, cut: bool = False) -> Text:
             lines = [*lines[: LIST_LENGTH - 1], f"and {len(lines) - LIST_LENGTH + 1} more"]
         return Text("\n".join(lines))
     if isinstance(value, dict):
-        told = ", ".join(f"{_words(k)} {_cell(k, v)}" for k, v in value.items() if v not in (None, [], ""))
+        said = [f"{_words(k)} {_cell(k, v)}" for k, v in value.items() if v not in (None, [], "")]
+        if name == "data":  # of an event: what its reader came for
+            short = [each for each in said if len(each) <= CELL_WIDTH]
+            return Text("\n".join([", ".join(short)] * bool(short) + [each for each in said if each not in short]))
+        told = ", ".join(said)
         return Text(told[: CELL_WIDTH - 1] + "…" if cut and len(told) > CELL_WIDTH else told)
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value, re.ASCII):
         return Text(f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}")

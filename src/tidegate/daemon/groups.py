@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from itertools import islice
 from time import perf_counter
 
 from tidegate.api.groups import (
@@ -42,6 +43,8 @@ from tidegate.policy.plan import Remark
 from tidegate.router.aside import FEW, aside
 from tidegate.router.engine import Applied
 from tidegate.router.fleet import ManagedRouter
+
+SAID = 50  # groups of a failed sync that its event says something of
 
 
 class GroupAPIService(Groups):
@@ -80,7 +83,8 @@ class GroupAPIService(Groups):
             def outcome(told: Applied) -> Outcome | None:
                 if not told.words and not request.force_sync and before == wishes.kept(request):
                     return None
-                synced = GroupSynced(router.id, int(group_id), told.generation, told.words)
+                words = wishes.in_short(before), wishes.in_short(request)
+                synced = GroupSynced(router.id, int(group_id), told.generation, told.words, *words)
                 return Outcome(told.generation, (synced,), wishes.rows(router_id, {group_id: request}, told.generation))
 
             done = await self._carry_out(
@@ -117,13 +121,15 @@ class GroupAPIService(Groups):
                 anew = {wish.group: wish for event in events if (wish := judged.accepted.get(GroupId(event.group)))}
                 return Outcome(told.generation, tuple(events), wishes.rows(router_id, anew, told.generation))
 
+            what = f"a sync of {len(judged.accepted)} groups"
+            each = [f"group {int(group)} {wishes.in_short(wish)}" for group, wish in islice(judged.accepted.items(), SAID)]
             done = await changes.carry_out(
                 self._journal,
                 router,
                 known,
                 lambda announce: router.engine.synchronise(states, force=force, announce=announce),
                 outcome,
-                lambda why: RouterChangeFailed(router.id, f"a sync of {len(judged.accepted)} groups", why),
+                lambda why: RouterChangeFailed(router.id, what, why, tuple(each)),
             )
             return GroupsSyncResponse(
                 router=str(router_id),
@@ -162,7 +168,7 @@ class GroupAPIService(Groups):
             left = {other: wish for other, wish in known.items() if other != group_id}
 
             def outcome(told: Applied) -> Outcome:
-                deleted = GroupDeleted(router.id, int(group_id), told.generation, told.words)
+                deleted = GroupDeleted(router.id, int(group_id), told.generation, told.words, wishes.in_short(gone.request))
                 return Outcome(told.generation, (deleted,), removed=(group_id,))
 
             done = await self._carry_out(router, group_id, known, left, outcome)
@@ -219,13 +225,14 @@ class GroupAPIService(Groups):
         force: bool = False,
     ) -> Done:
         states = await aside(len(wanted), FEW, wishes.states, wanted)
+        words = [wishes.in_short(each[group_id].request) if group_id in each else "" for each in (before, wanted)]
         return await changes.carry_out(
             self._journal,
             router,
             before,
             lambda announce: router.engine.synchronise(states, force=force, announce=announce),
             outcome,
-            lambda why: GroupSyncFailed(router.id, int(group_id), why),
+            lambda why: GroupSyncFailed(router.id, int(group_id), why, *words),
         )
 
 
@@ -270,10 +277,14 @@ def _synced(router: ManagedRouter, known: Wishes, judged: Judged, applied: Appli
         anew = [next(iter(judged.accepted))]
     theirs = {text for texts in said.values() for text in texts}
     nobodys = tuple(text for text in applied.words if text not in theirs)
-    return [
-        GroupSynced(router.id, int(group), applied.generation, (*(() if number else nobodys), *said.get(int(group), ())))
-        for number, group in enumerate([*anew, *mended])
-    ]
+
+    def told(number: int, group: GroupId) -> GroupSynced:
+        changed = (*(() if number else nobodys), *said.get(int(group), ()))
+        before = known[group].request if group in known else None
+        words = wishes.in_short(before), wishes.in_short(judged.accepted.get(group, before))
+        return GroupSynced(router.id, int(group), applied.generation, changed, *words)
+
+    return [told(number, group) for number, group in enumerate([*anew, *mended])]
 
 
 def _results(request: GroupsSyncRequest, known: Wishes, judged: Judged, remarks: Iterable[Remark]) -> tuple[GroupResult, ...]:

@@ -94,7 +94,10 @@ class InfrastructureService(Infrastructure):
             def outcome(told: Applied) -> Outcome:
                 gone = [group for group in known if group != GUESTS]
                 said = {group: tuple(remark.text for remark in told.remarks if remark.group == group) for group in gone}
-                events: list[Event] = [GroupDeleted(router.id, int(group), told.generation, said[group]) for group in gone]
+                events: list[Event] = [
+                    GroupDeleted(router.id, int(group), told.generation, said[group], wishes.in_short(known[group].request))
+                    for group in gone
+                ]
                 events.append(InfrastructureTornDown(router.id, told.generation, told.words))
                 return Outcome(told.generation, tuple(events), removed=tuple(known))
 

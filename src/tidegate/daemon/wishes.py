@@ -117,6 +117,20 @@ def label(device: DeviceRef) -> str:
     return str(device.mac or device.ip[0])
 
 
+def in_short(request: GroupSyncRequest | None) -> str:
+    """A wish in a few words, for the audit trail: '"Kids": download 20 Mbit/s, upload 5 Mbit/s, 3 devices'. "" for none."""
+    if request is None:
+        return ""
+    policy, number = request.bandwidth_policy, len(request.devices)
+    said = ["no limit"]
+    if policy and policy.active:
+        said = [f"download {policy.limit_mbps:g} Mbit/s", f"upload {policy.upload:g} Mbit/s"]
+        said += [f"bursts to {policy.burst_mbps:g} Mbit/s"] if policy.burst_mbps else []
+    said += ["internet closed"] if request.blocks else []
+    said += [f"{number} device{'s' * (number != 1)}"] + ([] if request.active else ["inactive"])
+    return f'"{request.name}": {", ".join(said)}'
+
+
 def device_changes(before: GroupSyncRequest | None, after: GroupSyncRequest) -> DeviceChanges:
     old = {label(device): device for device in (before.devices if before else ())}
     new = {label(device): device for device in after.devices}
