@@ -95,6 +95,30 @@ class RouterReachable:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterHeld:
+    """No change passes to the router until it is released."""
+
+    router: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReleased:
+    """Changes pass to the router again; `why` is what it was held for."""
+
+    router: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterProbed:
+    """The router was asked anew what it can do; `changed` names what is another now, as `leaf: fq_codel, was bfifo`."""
+
+    router: str
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouterUntrusted:
     """Another host key than the pinned one was shown: nothing is sent to it until an administrator pins it anew."""
 
@@ -339,6 +363,9 @@ Event = (
     | RouterRemoved
     | RouterUnreachable
     | RouterReachable
+    | RouterHeld
+    | RouterReleased
+    | RouterProbed
     | RouterUntrusted
     | RouterTrusted
     | RouterSealed

@@ -71,7 +71,9 @@ def home() -> Router:
     able = Capabilities("", "6.1", "nftables 1.0", "iproute2", True, "fq_codel", True, "/bin/sh")
     key = Fingerprint("SHA256:" + "A" * 43)
     last_seen = datetime.now(UTC)
-    return Router(RouterId("home"), "127.0.0.1", 1, "root", key, "br-lan", "wan", "unknown", 0, able, last_seen, "unknown")
+    return Router(
+        RouterId("home"), "unknown", None, 0, last_seen, "127.0.0.1", 1, "root", "unknown", "br-lan", "wan", key, able
+    )
 
 
 async def run(command: list[str], variables: dict[str, str], until: str | None = None) -> tuple[int | None, str]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from tidegate.contract import ADMIN, delete, get, post
-from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved, RouterSealed, RouterTrusted
+from tidegate.events import (
+    RouterAdded,
+    RouterHeld,
+    RouterKeyCreated,
+    RouterProbed,
+    RouterReleased,
+    RouterRemoved,
+    RouterSealed,
+    RouterTrusted,
+)
 from tidegate.policy.router import Capabilities, InterfaceName
 from tidegate.policy.text import Text
 
@@ -24,6 +33,18 @@ class HostName(Text):
 
     PATTERN = r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"
     EXPECTS = "an IP address or a DNS name"
+
+
+class Reason(Text):
+    """Why somebody did something, in their words. It stays on the controller; no router ever sees it."""
+
+    EXPECTS = "a reason of 1 to 200 printable characters"
+    SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "minLength": 1, "maxLength": 200}
+
+    def __new__(cls, text: str) -> Self:
+        if not 1 <= len(text) <= 200 or not text.isprintable():
+            raise ValueError("a reason is 1 to 200 printable characters")
+        return str.__new__(cls, text)
 
 
 class Fingerprint(Text):
@@ -75,19 +96,36 @@ class RouterSealRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterHoldRequest:
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Who holds a router ("key:ID", "local:UID"), since when, and why."""
+
+    by: str
+    since: datetime
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Router:
+    """`held`: who keeps changes from it, None where nobody does."""
+
     id: RouterId
+    health: str  # "reachable", "unreachable", "untrusted", "unknown"
+    held: Hold | None
+    generation: int
+    last_seen: datetime | None
     host: str
     port: int
     user: str
-    host_key: Fingerprint
+    login: str  # what our key may do there: ask its "agent" and nothing else, whatever "root" may, "unknown"
     lan: str
     wan: str
-    health: str  # "reachable", "unreachable", "untrusted", "unknown"
-    generation: int
+    host_key: Fingerprint
     capabilities: Capabilities | None
-    last_seen: datetime | None
-    login: str  # what our key may do there: ask its "agent" and nothing else, whatever "root" may, "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +158,7 @@ class Routers(Protocol):
 
     @get("/routers")
     async def list(self) -> RouterList:
-        """All routers with their health, as last seen."""
+        """All routers at once: the health of each, as last seen, and who holds it."""
         ...
 
     @get("/routers/{router_id}")
@@ -141,6 +179,28 @@ class Routers(Protocol):
         """Make our key one that may ask the router's agent and nothing else; with a password also where it opens nothing.
 
         Raises Refused where the log-in is refused, or the router's SSH server can't do it; the key is as it was then.
+        """
+        ...
+
+    @post("/routers/{router_id}/hold", emits=(RouterHeld,))
+    async def hold(self, router_id: RouterId, request: RouterHoldRequest) -> Router:
+        """Let no change pass to the router until it is released; one that is under way comes to its end first.
+
+        Whoever asks for a change is refused (409) and told who holds it, since when and why. Reading goes on, and what runs on
+        the router itself does too: its limits, its schedules, its repairs. Held once more, it has the new reason.
+        """
+        ...
+
+    @post("/routers/{router_id}/release", emits=(RouterReleased,))
+    async def release(self, router_id: RouterId) -> Router:
+        """Let changes through again. Raises Conflict where nobody holds it."""
+        ...
+
+    @post("/routers/{router_id}/probe", emits=(RouterProbed,), long=True)
+    async def probe(self, router_id: RouterId) -> Router:
+        """Ask the router anew what it can do: after an upgrade, or once a missing package was installed.
+
+        Raises Refused with what it lacks where it can't carry us any more; what was known of it stays then.
         """
         ...
 

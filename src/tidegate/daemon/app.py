@@ -25,7 +25,7 @@ from tidegate.contract import Scope, areas
 from tidegate.contract.absent import absent
 from tidegate.contract.guard import KeyedDoor, OpenDoor
 from tidegate.contract.serve import application
-from tidegate.daemon import devicerows, enrolled, intents, keys, log, takeover, wishes
+from tidegate.daemon import devicerows, enrolled, holds, intents, keys, log, takeover, wishes
 from tidegate.daemon.auth import Doorman
 from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
@@ -54,6 +54,7 @@ MIGRATIONS = (
     *takeover.TABLES,
     *devicerows.TABLES,
     *intents.TABLES,
+    *holds.TABLES,
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from tidegate.api.routers import Fingerprint, Router, RouterId
+from tidegate.api.routers import Fingerprint, Hold, Router, RouterId
 from tidegate.contract.codec import decode, encode
-from tidegate.daemon import changes, intents
+from tidegate.daemon import changes, holds, intents
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateError, TimedOut, Unavailable
@@ -129,7 +129,7 @@ class EnrolledRouters:
     async def find(self, router_id: str) -> Router | None:
         def query(db: sqlite3.Connection) -> Router | None:
             row = db.execute(f"SELECT {_COLUMNS} FROM routers WHERE id = ?", (str(router_id),)).fetchone()  # noqa: S608
-            return self._router(row) if row else None
+            return self._router(row, holds.load(db)) if row else None
 
         return await self.journal.read(query)
 
@@ -141,7 +141,8 @@ class EnrolledRouters:
     async def all(self) -> tuple[Router, ...]:
         def query(db: sqlite3.Connection) -> tuple[Router, ...]:
             rows = db.execute(f"SELECT {_COLUMNS} FROM routers ORDER BY id").fetchall()  # noqa: S608
-            return tuple(self._router(row) for row in rows)
+            held = holds.load(db)
+            return tuple(self._router(row, held) for row in rows)
 
         return await self.journal.read(query)
 
@@ -208,6 +209,14 @@ class EnrolledRouters:
         await self.hang_up(router_id)
         self.forget(router_id)
 
+    @asynccontextmanager
+    async def changing(self, router_id: str) -> AsyncIterator[ManagedRouter]:
+        """As `at`, for whoever changes what the router is to do. Raises Conflict too where somebody holds it."""
+        async with self.at(router_id) as router:
+            if hold := (await self.journal.read(holds.load)).get(str(router_id)):
+                raise holds.in_the_way(router_id, hold)
+            yield router
+
     def forget(self, router_id: str) -> None:
         self._health.pop(router_id, None)
 
@@ -266,22 +275,23 @@ class EnrolledRouters:
             with suppress(StorageFull):  # what went wrong on the line is what the caller should learn
                 await self.journal.commit(nothing, event)
 
-    def _router(self, row: tuple[str, str, int, str, str, str, str, str, int, str]) -> Router:
+    def _router(self, row: tuple[str, str, int, str, str, str, str, str, int, str], held: Mapping[str, Hold]) -> Router:
         id_, host, port, user, host_key, lan, wan, capabilities, generation, last_seen = row
         health = self._health.get(id_, _Health())
         return Router(
             id=RouterId(id_),
+            health=health.state,
+            held=held.get(id_),
+            generation=generation,
+            last_seen=health.last_seen or datetime.fromisoformat(last_seen),
             host=host,
             port=port,
             user=user,
-            host_key=Fingerprint(host_key),
+            login=health.login,
             lan=lan,
             wan=wan,
-            health=health.state,
-            generation=generation,
+            host_key=Fingerprint(host_key),
             capabilities=decode(capabilities, Capabilities),
-            last_seen=health.last_seen or datetime.fromisoformat(last_seen),
-            login=health.login,
         )
 
 
@@ -294,3 +304,8 @@ def store(db: sqlite3.Connection, router: Router) -> None:
         db.execute(f"INSERT INTO routers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
     except sqlite3.IntegrityError:
         raise Conflict(f"there is a router {router.id} already", router=str(router.id)) from None
+
+
+def learn(db: sqlite3.Connection, router_id: str, capabilities: Capabilities) -> None:
+    """Remember what the router can do."""
+    db.execute("UPDATE routers SET capabilities = ? WHERE id = ?", (encode(capabilities).decode(), str(router_id)))

@@ -74,7 +74,7 @@ class GroupAPIService(Groups):
         self, router_id: RouterId, group_id: GroupId, wanted: Callable[[Wishes], GroupSyncRequest]
     ) -> GroupSyncResponse:
         began = perf_counter()
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             request = wanted(known)
             wishes.check(group_id, request, known)
@@ -103,7 +103,7 @@ class GroupAPIService(Groups):
     @wholly
     async def sync_all_groups(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsSyncResponse:
         began = perf_counter()
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             many = len(request.groups)
             judged = await aside(many, FEW, manywishes.judge, request, known)
@@ -162,7 +162,7 @@ class GroupAPIService(Groups):
         if group_id == GUESTS:
             raise Conflict("Group 0, the guests, is always there; sync it without a bandwidth policy to lift its limit")
         began = perf_counter()
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             gone = known.get(group_id) or _no_group(router_id, group_id)
             left = {other: wish for other, wish in known.items() if other != group_id}

@@ -70,7 +70,7 @@ class InfrastructureService(Infrastructure):
 
     @wholly
     async def setup(self, router_id: RouterId) -> InfrastructureChange:
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
 
             def outcome(told: Applied) -> Outcome | None:
@@ -88,7 +88,7 @@ class InfrastructureService(Infrastructure):
 
     @wholly
     async def teardown(self, router_id: RouterId) -> InfrastructureChange:
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
 
             def outcome(told: Applied) -> Outcome:
@@ -113,7 +113,7 @@ class InfrastructureService(Infrastructure):
 
     @wholly
     async def repair(self, router_id: RouterId) -> InfrastructureChange:
-        async with self._routers.at(router_id) as router:
+        async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             groups = wishes.states(known)
             found: Inspection | None = None

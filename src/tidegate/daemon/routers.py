@@ -5,34 +5,45 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import asyncssh
 
 from tidegate.api.routers import (
     Fingerprint,
+    Hold,
     HostKey,
     HostName,
     PublicKey,
     Router,
     RouterAddRequest,
+    RouterHoldRequest,
     RouterId,
     RouterList,
     Routers,
     RouterSealRequest,
 )
-from tidegate.contract.acting import progress
-from tidegate.daemon import wishes
-from tidegate.daemon.enrolled import EnrolledRouters, store, wholly
+from tidegate.contract.acting import acting, progress
+from tidegate.daemon import holds, wishes
+from tidegate.daemon.enrolled import EnrolledRouters, learn, store, wholly
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.daemon.routerlogin import let_in, seal
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
-from tidegate.events import RouterAdded, RouterKeyCreated, RouterRemoved, RouterSealed, RouterTrusted
+from tidegate.events import (
+    RouterAdded,
+    RouterHeld,
+    RouterKeyCreated,
+    RouterProbed,
+    RouterReleased,
+    RouterRemoved,
+    RouterSealed,
+    RouterTrusted,
+)
 from tidegate.policy.device import Label
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
-from tidegate.policy.router import Interfaces
+from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import GroupState
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import ManagedRouter
@@ -75,6 +86,30 @@ class RoutersService(Routers):
     async def status(self, router_id: RouterId) -> Router:
         return await self._routers.get(router_id)
 
+    async def hold(self, router_id: RouterId, request: RouterHoldRequest) -> Router:
+        await self._routers.get(router_id)
+        hold = Hold(acting().by, datetime.now(UTC), request.why)
+        async with self._routers.alone(router_id):
+            event = RouterHeld(str(router_id), str(hold.why))
+            await self._journal.commit(lambda db: holds.save(db, router_id, hold), event)
+        return await self._routers.get(router_id)
+
+    async def release(self, router_id: RouterId) -> Router:
+        if not (hold := (await self._routers.get(router_id)).held):
+            raise Conflict(f"nobody holds router {router_id}", router=str(router_id))
+        event = RouterReleased(str(router_id), str(hold.why))
+        await self._journal.commit(lambda db: holds.remove(db, router_id), event)
+        return await self._routers.get(router_id)
+
+    @wholly
+    async def probe(self, router_id: RouterId) -> Router:
+        before = (await self._routers.get(router_id)).capabilities
+        async with self._routers.at(router_id) as router:
+            found = await router.engine.probe()
+            event = RouterProbed(router.id, _differences(before, found))
+            await self._journal.commit(lambda db: learn(db, router_id, found), event)
+        return await self._routers.get(router_id)
+
     @wholly
     async def trust(self, router_id: RouterId, host_key: Fingerprint) -> Router:
         record = await self._routers.get(router_id)
@@ -112,7 +147,7 @@ class RoutersService(Routers):
                 await self._erase(router_id)
         else:
             key = self._routers.keys.get(router_id)
-            async with self._routers.at(router_id) as router:
+            async with self._routers.changing(router_id) as router:
                 await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
                 await self._erase(router_id)
         return replace(record, health="unknown", login="unknown")
@@ -169,14 +204,15 @@ class RoutersService(Routers):
         progress("recording", 4, 5)
         router = Router(
             id=router_id,
+            health="reachable",
+            held=None,
+            generation=applied.generation,
             host=str(request.host),
             port=request.port,
             user=request.user,
             host_key=request.host_key,
             lan=str(request.lan),
             wan=str(request.wan),
-            health="reachable",
-            generation=applied.generation,
             capabilities=capabilities,
             last_seen=datetime.now(UTC),
             login=engine.login,
@@ -226,6 +262,22 @@ def _taken_up(group: GroupState) -> GroupSyncRequest:
     access = AccessControlPolicy(block_all_internet=True) if group.block else None
     name = Label(f"Group {int(group.id)}")
     return GroupSyncRequest(name, group.devices, policy, group.active, access_control_policy=access)
+
+
+def _differences(before: Capabilities | None, now: Capabilities) -> tuple[str, ...]:
+    """Each ability that is another, in words."""
+    old, new = asdict(before) if before else {}, asdict(now)
+    return tuple(
+        f"{name}: {_told(new[name])}, was {_told(old.get(name))}"
+        for name in new
+        if name != "agent" and new[name] != old.get(name)
+    )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value or "nothing")
 
 
 def _other_host_key(host: str, expected: str, shown: str) -> Conflict:
