@@ -229,6 +229,19 @@ class GroupChangeReverted:
     verified: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StateDocumentMended:
+    """A router's state document was damaged or not its own (`file`, `why`), and was put right from the copy `used`, of that
+    generation ("" where it was written anew from what the controller knew); `lost` says what that copy did not say."""
+
+    router: str
+    file: str
+    why: str
+    used: str
+    generation: int
+    lost: str
+
+
 # ── devices
 
 
@@ -380,6 +393,7 @@ Event = (
     | DeviceDiscovered
     | DeviceChanged
     | DeviceRenamed
+    | StateDocumentMended
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

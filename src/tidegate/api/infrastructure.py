@@ -13,7 +13,8 @@ from tidegate.policy.router import Capabilities
 
 @dataclass(frozen=True, slots=True)
 class InfrastructureStatus:
-    """`base` is whether our table and root classes are there; `verified` whether the router, asked now, is as it should be."""
+    """`base` is whether our table and root classes are there; `verified` whether the router, asked now, is as it should be.
+    `health` is "degraded" where its state document is damaged: `drift` says in what way, and which copy of it is used."""
 
     router: str
     health: str
@@ -39,12 +40,14 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class InfrastructureVerification:
-    """What a router was compared against: this controller's groups. `verified` where not one place differs."""
+    """What a router was compared against: this controller's groups. `verified` where not one place differs; `document` is
+    "degraded" where its state document is damaged, "sound" otherwise."""
 
     router: str
     generation: int
     verified: bool
     drift: tuple[Drift, ...]
+    document: str = "sound"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from tidegate.daemon import changes, holds, intents
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateError, TimedOut, Unavailable
-from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted
+from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted, StateDocumentMended
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import AuditAnchor, ControllerId, Moment, RouterName, Sha256, Stamp
 from tidegate.router.engine import WINDOW, RouterOperationsEngine
@@ -173,6 +173,7 @@ class EnrolledRouters:
                 raise
             finally:
                 await self._tell_of_revert(router)
+                await self._tell_of_mending(router)
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
                 self._health.setdefault(router_id, _Health()).login = router.engine.login
                 await self._fares(router_id, "reachable", RouterReachable(router.id))
@@ -265,6 +266,15 @@ class EnrolledRouters:
             with suppress(StorageFull, Unavailable, TimedOut, Refused, HostKeyChanged, LogInRefused):
                 await self.journal.commit(nothing, GroupChangeReverted(router.id, change.id, generation, verified))
                 await router.engine.hear_of_revert()
+
+    async def _tell_of_mending(self, router: ManagedRouter) -> None:
+        if damage := router.engine.documents.mended:
+            used = damage.used.file if damage.used else ""
+            generation = damage.used.document.generation if damage.used and damage.used.document else 0
+            event = StateDocumentMended(router.id, damage.file, damage.why, used, generation, damage.lost)
+            with suppress(StorageFull, Unavailable):
+                await self.journal.commit(nothing, event)
+                router.engine.documents.mended = None
 
     async def _fares(self, router_id: str, state: str, event: Event) -> None:
         health = self._health.setdefault(router_id, _Health())

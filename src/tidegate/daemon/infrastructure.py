@@ -55,7 +55,7 @@ class InfrastructureService(Infrastructure):
             classes, next_mark, active = state.classes_in_use(), state.next_group().mark, _active(seen.document)
         return InfrastructureStatus(
             router=str(router_id),
-            health=record.health,
+            health="degraded" if seen.damage else record.health,
             capabilities=record.capabilities,
             base=bool(seen.resources.rules) and {record.lan, record.wan} <= seen.resources.roots,
             generation=seen.generation,
@@ -107,21 +107,23 @@ class InfrastructureService(Infrastructure):
     async def verify(self, router_id: RouterId) -> InfrastructureVerification:
         async with self._routers.at(router_id) as router:
             found = await router.engine.inspect(wishes.states(await self._wishes(router_id)))
-        generation = found.damaged[0] if found.damaged else found.seen.generation
         drift = tuple(Drift(remark.group, remark.text) for remark in found.remarks)
-        return InfrastructureVerification(str(router_id), generation, not drift, drift)
+        return InfrastructureVerification(
+            str(router_id), found.seen.generation, not drift, drift, "degraded" if found.seen.damage else "sound"
+        )
 
     @wholly
     async def repair(self, router_id: RouterId) -> InfrastructureChange:
         async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             groups = wishes.states(known)
+            generation = (await self._routers.get(router_id)).generation
             found: Inspection | None = None
 
             async def mend(announce: Announce) -> Applied:
                 nonlocal found
                 found = await router.engine.inspect(groups)
-                return await router.engine.repair(found, groups, announce)
+                return await router.engine.repair(found, groups, generation, announce)
 
             def outcome(told: Applied) -> Outcome | None:
                 event = InfrastructureRepaired(router.id, told.generation, _mended(found))

@@ -46,13 +46,13 @@ class RouterCommandBundle:
         lan = self.document.interfaces.lan
         undo = plan(self.change.desired, self.change.seen)
         parts: dict[str, list[str]] = {
+            "state": to_text(self.document).splitlines(),  # first: the agent reads its first line with no other program
             "tc-put": self.change.tc_put(),
             "nft": self.change.nft(lan),
             "tc-remove": self.change.tc_remove(),
             "undo-tc-put": undo.tc_put(),
             "undo-nft": undo.nft(lan),
             "undo-tc-remove": undo.tc_remove(),
-            "state": to_text(self.document).splitlines(),
             "all-nft": plan(Resources(), self.after).nft(lan),
         }
         parts |= {f"all-tc-{device}": _queues_of(device, self.after) for device in sorted(self.after.roots)}

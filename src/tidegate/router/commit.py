@@ -19,7 +19,6 @@ from tidegate.policy.compiler import ID_DIGITS, RouterCommandBundle, checksum
 from tidegate.policy.plan import drift, plan
 from tidegate.policy.router import Interfaces
 from tidegate.router.aside import FEW, aside
-from tidegate.router.inspection import read_closely
 from tidegate.router.link import AgentLink
 from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_observation
 
@@ -102,8 +101,8 @@ class ConfirmedCommit:
         if answer.word == "broken":
             raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
         try:
-            # The document is still the old one, and may be the damage that this mends; `_confirm` sees the new one.
-            after, _, _ = await aside(groups, FEW, read_closely, answer, self._interfaces, bundle.before)
+            # The document is still the old one; `_confirm` sees the new one.
+            after = await aside(groups, FEW, read_observation, answer, self._interfaces, bundle.before)
         except Refused as unreadable:
             # What it runs now can't be verified, so it must not stay.
             if answer.word == "ok":

@@ -21,7 +21,8 @@ from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, S
 from tidegate.router.agent import PATH
 from tidegate.router.aside import FEW, FEW_BYTES, aside
 from tidegate.router.commit import ConfirmedCommit, Made, Stale, TakenBack
-from tidegate.router.inspection import Inspection, offload_remarks, read_closely
+from tidegate.router.documents import StateDocuments
+from tidegate.router.inspection import Inspection, offload_remarks
 from tidegate.router.link import AgentLink
 from tidegate.router.neighbours import look_around
 from tidegate.router.shell import Shell
@@ -71,6 +72,7 @@ class RouterOperationsEngine:
     ) -> None:
         """`stamp` is asked at each change for what its document notes beside its content."""
         self._link = AgentLink(shell, agent)
+        self.documents = StateDocuments(self._link)
         self._router = router
         self._controller = controller
         self._interfaces = interfaces
@@ -117,7 +119,9 @@ class RouterOperationsEngine:
         """Ask the router: its state document, our table, the queues of its devices, with counters."""
         answer = await self._link.ask("observe", *self._interfaces)
         known = self._last.document if self._last else None
-        self._last = seen = await aside(len(answer), FEW_BYTES, read_observation, answer, self._interfaces, known)
+        read = await aside(len(answer), FEW_BYTES, read_observation, answer, self._interfaces, known)
+        seen = await self.documents.believed(read)
+        self._last = None if seen.damage else seen
         ours = self._document(seen)
         if seen.reverted and ours.controller == self._controller:
             holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
@@ -150,9 +154,12 @@ class RouterOperationsEngine:
             seen = self._last or await self.observe()
             observing += perf_counter() - asked
             self._must_be_ours(seen)
+            await self.documents.mend(seen)
             planning = perf_counter()
             bundle = await self._compiled(groups, seen)
-            if not bundle.change and not bundle.words and seen.document:
+            if seen.damage:
+                bundle = replace(bundle, words=(*bundle.words, f"the state document is put right: {seen.damage}"))
+            elif not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             planned = perf_counter()
             try:
@@ -203,11 +210,13 @@ class RouterOperationsEngine:
     async def create_group_infrastructure(self) -> Applied:
         """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
         seen = await self.observe()
+        self._must_be_legible(seen)
         self._refuse_foreign(seen)
+        await self.documents.mend(seen)
         before = self._document(seen)
         ours = replace(before, controller=self._controller, router=self._router, interfaces=self._interfaces)
         bundle = self._compiler.compile_sync_request(ours.groups, ours, seen.resources)
-        if seen.document == ours and not bundle.change:
+        if seen.document == ours and not bundle.change and not seen.damage:
             return Applied(seen.generation, (), Stages())
         try:
             made = await self.apply_command_bundle(bundle)
@@ -220,12 +229,12 @@ class RouterOperationsEngine:
         seen = await self.observe()
         return seen, await aside(len(groups), FEW, self._remarks, seen, groups)
 
-    def _remarks(self, seen: Observation, groups: Sequence[GroupState], damage: str = "") -> tuple[Remark, ...]:
+    def _remarks(self, seen: Observation, groups: Sequence[GroupState]) -> tuple[Remark, ...]:
         document = self._document(seen)
         wanted = replace(document, groups=tuple(groups))
         found = list(drift(plan(seen.resources, self._compiler.resources(wanted))))
-        if damage:
-            found.append(Remark(None, damage))
+        if seen.damage:
+            found.append(Remark(None, str(seen.damage)))
         elif seen.document is None:
             found.append(Remark(None, "the state document is missing"))
         elif (document.controller, document.router) != (self._controller, self._router):
@@ -251,34 +260,38 @@ class RouterOperationsEngine:
         return await aside(len(groups), FEW, compiling, groups, self._document(seen), seen.resources)
 
     async def inspect(self, groups: Sequence[GroupState]) -> Inspection:
-        """As `verify_router_state`, and also where the document is damaged, and what of others makes packets pass us by."""
-        answer = await self._link.ask("observe", *self._interfaces)
-        seen, damage, damaged = await aside(len(answer), FEW_BYTES, read_closely, answer, self._interfaces)
-        self._last = None if damaged or seen.pending else seen
-        drifted = await aside(len(groups), FEW, self._remarks, seen, groups, damage)
+        """As `verify_router_state`, and also what of others makes packets pass us by."""
+        seen, drifted = await self.verify_router_state(groups)
         flows, _ = (await self._link.ask("flows")).sections.get("flows", ("", 0))
-        return Inspection(seen, drifted + tuple(offload_remarks(flows)), damaged)
+        return Inspection(seen, drifted + tuple(offload_remarks(flows)))
 
-    async def repair(self, found: Inspection, groups: Sequence[GroupState], announce: Announce | None = None) -> Applied:
-        """Mend what `inspect` found just now, and nothing else."""
-        if not found.damaged:
-            return await self.synchronise(groups, announce=announce)
-        generation, controller = found.damaged
-        if controller != self._controller:
-            raise Conflict(f"the router's state document is damaged, and of controller {controller}", controller=controller)
-        self._refuse_foreign(found.seen)
-        document = StateDocument(generation, self._controller, self._router, self._interfaces)
-        return await self._put(self._compiler.compile_sync_request(groups, document, found.seen.resources), announce)
+    async def repair(
+        self, found: Inspection, groups: Sequence[GroupState], generation: int = 1, announce: Announce | None = None
+    ) -> Applied:
+        """Mend what `inspect` found just now, and nothing else.
+
+        Where the state document can't be used, nor a copy of it, it is written anew: these groups, and a generation above
+        `generation`, the newest that the caller knows of. Raises Conflict where it names another controller.
+        """
+        damage = found.seen.damage
+        if damage and not found.seen.document:
+            if damage.claimant not in ("", self._controller):
+                said = f"{damage}; it names controller {damage.claimant}, which may know more: repair it from there"
+                raise Conflict(said, controller=damage.claimant)
+            blank = StateDocument(max(1, generation), self._controller, self._router, self._interfaces)
+            await self.documents.mend(replace(found.seen, document=blank))
+        return await self.synchronise(groups, announce=announce)
 
     async def remove_base(self, announce: Announce | None = None) -> Applied:
         """Take all groups, rules and queues of ours off the router; the agent, its document and our log-in key stay."""
         seen = await self.observe()
         self._must_be_ours(seen)
+        await self.documents.mend(seen)
         document = self._document(seen)
         after = replace(document, generation=document.generation + 1, groups=())
         change = plan(seen.resources, Resources())
         said = remarks(change, self._interfaces.lan)
-        if not change and not document.groups:
+        if not change and not document.groups and not seen.damage:
             return Applied(seen.generation, (), Stages())
         return await self._put(RouterCommandBundle(document, after, change, texts(said), said), announce)
 
@@ -314,7 +327,16 @@ class RouterOperationsEngine:
     def _document(self, seen: Observation) -> StateDocument:
         return seen.document or StateDocument(0, self._controller, self._router, self._interfaces)
 
+    def _must_be_legible(self, seen: Observation) -> None:
+        if seen.damage and not seen.document:
+            raise Refused(
+                f"{seen.damage}. Nothing was changed, and what runs stays as it is. `tidegate infrastructure repair` "
+                "writes it anew from this controller's groups; to take the router up with none, remove /etc/tidegate from it",
+                files={copy.file: copy.why for copy in seen.damage.found},
+            )
+
     def _must_be_ours(self, seen: Observation) -> None:
+        self._must_be_legible(seen)
         if (document := seen.document) and document.controller != self._controller:
             raise Conflict(
                 f"controller {document.controller} has taken this router up; remove and add it here to take it back",

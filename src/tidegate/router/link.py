@@ -7,7 +7,7 @@ from hashlib import sha256
 from tidegate.errors import Refused
 from tidegate.router.agent import TEXT, VERSION
 from tidegate.router.aside import FEW_BYTES, aside
-from tidegate.router.shell import Result, Shell
+from tidegate.router.shell import OUTPUT_LIMIT, Result, Shell
 from tidegate.router.statefile import Answer, legible, read_answer
 
 _OURS = b"tidegate-agent "
@@ -32,17 +32,18 @@ class AgentLink:
         """Whether the line that the last answer came over stands: after a restart the router may be another than it said."""
         return self._shell.line is not None and self._shell.line is self._heard_on
 
-    async def ask(self, verb: str, *arguments: str, stdin: bytes = b"") -> Answer:
-        """One exchange. A router that has another version of the agent, a broken one or none is given ours first.
+    async def ask(self, verb: str, *arguments: str, stdin: bytes = b"", limit: int = OUTPUT_LIMIT) -> Answer:
+        """One exchange, whose answer has at most `limit` bytes. A router that has another version of the agent, a broken one
+        or none is given ours first.
 
         Raises Refused where what answers is no agent of ours; otherwise as `Shell.run` does.
         """
         command = ["/bin/sh", self._path, VERSION, verb, *arguments]
-        result = await self._shell.run(command, stdin)
+        result = await self._shell.run(command, stdin, limit=limit)
         first = result.out[:200].partition(b"\n")[0].split()
         if not first or (result.out.startswith(_OURS) and first[2:3] == [b"version"]):
             await self.install()
-            result = await self._shell.run(command, stdin)
+            result = await self._shell.run(command, stdin, limit=limit)
         if not result.out.startswith(_OURS):
             raise Refused(f"the router's agent does not answer: {_text(result)}")
         answer = await aside(len(result.out), FEW_BYTES, read_answer, result.out)

@@ -11,11 +11,13 @@ from tidegate.errors import Conflict, Refused
 from tidegate.policy import nftables, tc
 from tidegate.policy.desired import Place, Resources
 from tidegate.policy.group import GroupId
+from tidegate.policy.recovery import FILES, STATE, Copy, Damage, read_copy
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import Damaged, Newer, StateDocument, from_text, to_text
 
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
+_UNENDED = re.compile(r"(.+)--- = [0-9]{1,3}")  # a file whose last line has no end
 _STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
 
 
@@ -39,7 +41,8 @@ class Observation:
     """A router as it answered. `document` None: it has none yet. `foreign`: root queues of others, by device.
 
     `sent`: bytes that each class let through, where the answer had counters. `pending`: a change that waits to be confirmed.
-    `reverted`: one that was not, in time, and that nobody has heard of yet.
+    `reverted`: one that was not, in time, and that nobody has heard of yet. `damage`: what is wrong with its document, and
+    which copy `document` is instead; where it is None then, no change may be made by it.
     """
 
     document: StateDocument | None
@@ -48,6 +51,7 @@ class Observation:
     sent: Mapping[Place, int] = field(default_factory=dict)
     pending: Pending | None = None
     reverted: Reverted | None = None
+    damage: Damage | None = None
 
     @property
     def generation(self) -> int:
@@ -84,6 +88,9 @@ def read_answer(out: bytes) -> Answer:
         if line.startswith("--- = "):
             sections[name] = ("\n".join(text), int(line[6:]) if line[6:].isdecimal() else -1)
             name, text = "", []
+        elif name and (unended := _UNENDED.fullmatch(line)):
+            sections[name] = ("\n".join([*text, unended[1]]), -1)
+            name, text = "", []
         elif line == "--- end":
             whole = True
         elif line.startswith("--- "):
@@ -102,12 +109,8 @@ def legible(out: bytes) -> str:
 
 def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocument | None = None) -> Observation:
     """`known`: the document that we expect there. Raises Refused where the router printed what can't be read, names what is
-    missing on it."""
-    return observation(answer, interfaces, read_document(answer, known))
-
-
-def observation(answer: Answer, interfaces: Interfaces, document: StateDocument | None) -> Observation:
-    """All of it but the document, which has been read. Raises as `read_observation` does."""
+    missing on it; Conflict where a later Tidegate looks after it."""
+    document, damage = _judged(answer, known)
     try:
         rules, elements = _table(*answer.sections.get("nft", ("", -1)))
         roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
@@ -124,17 +127,46 @@ def observation(answer: Answer, interfaces: Interfaces, document: StateDocument 
                 sent.update({Place(device, minor): size for minor, size in queues.sent.items()})
     except (nftables.Unreadable, tc.Unreadable) as error:
         raise Refused(str(error)) from None
-    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent, *_commit(answer))
+    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent, *_commit(answer), damage)
 
 
 def read_document(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:
     """The state document alone. Raises Refused where it is damaged, Conflict where a later Tidegate wrote it."""
+    document, damage = _judged(answer, known)
+    if damage:
+        raise Refused(str(damage))
+    return document
+
+
+def _judged(answer: Answer, known: StateDocument | None) -> tuple[StateDocument | None, Damage | None]:
+    """The document, and where it can't be believed why, as far as this answer tells. What is to a byte what we write of the
+    document that we know need not be taken apart."""
+    text, status = answer.sections.get("state", ("", None))
+    commit, _ = answer.sections.get("commit", ("", 0))
+    confirmed = answer.sections.get("confirmed", ("", 0))[0].strip()
+    if status is None:
+        return None, Damage(STATE, "the state document is missing") if confirmed else None
     try:
-        return document_in(answer, known)
+        document = known if known and f"{text}\n" == to_text(known) else from_text(f"{text}\n")
     except Damaged as error:
-        raise Refused(str(error)) from None
+        return None, Damage(STATE, str(error))
     except Newer as error:
         raise left_to_its_own(error) from None
+    if status != 0:
+        return None, Damage(STATE, "the state document is cut short")
+    if confirmed and not _PENDING.search(commit) and confirmed != text.partition("\n")[0]:
+        return document, Damage(STATE, "the state document is not the one that was confirmed last")
+    return document, None
+
+
+def read_copies(answer: Answer) -> tuple[tuple[Copy, ...], str]:
+    """Every document on the router's flash, and the checksum of all of state.json ("-": there is none). Raises Conflict."""
+    found = [(file, *answer.sections.get(f"copy {file}", ("", None))) for file in FILES]
+    try:
+        copies = tuple(read_copy(file, text + "\n", status == 0) for file, text, status in found if status is not None)
+    except Newer as error:
+        raise left_to_its_own(error) from None
+    return copies, answer.sections.get("sum", ("-", 0))[0].strip()[:64]
 
 
 def document_in(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:

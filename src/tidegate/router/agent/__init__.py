@@ -15,6 +15,7 @@ PARTS = (
     "neighbours",
     "standing",
     "change",
+    "copies",
     "ending",
     "minute",
     "hooks",

@@ -29,7 +29,7 @@ outlive() {
 # The state document's new name is the moment from which the change stands; all else can be done again.
 commit() {
 	[ "$generation" = "$heir" ] || mv "$STATE.new" "$STATE" || return 1
-	[ ! -f "$ETC/pending/bundle" ] || mv "$ETC/pending/bundle" "$ETC/current"
+	[ ! -f "$ETC/pending/bundle" ] || { keep; mv "$ETC/pending/bundle" "$ETC/current"; }
 	rm -rf "$ETC/pending" "$ETC/reverted"
 	to_flash "$ETC"
 	stop_timer

@@ -14,11 +14,12 @@ plain() {
 # lawful VERB WORD...: whether the words are a verb's.
 lawful() {
 	case $1 in
-	probe | status | flows | heard) [ $# = 1 ] ;;
+	probe | status | flows | copies | heard) [ $# = 1 ] ;;
 	neighbours) [ $# = 2 ] && devices "$2" ;;
 	observe) shift && devices "$@" ;;
 	apply) number "${2-}" && hex 64 "${3-}" && number "${4-}" && shift 4 && devices "$@" ;;
 	confirm) [ $# = 2 ] && hex 16 "$2" ;;
+	mend) [ $# = 3 ] && { [ "$2" = - ] || hex 64 "$2"; } && hex 64 "$3" ;;
 	revert) hex 16 "${2-}" && shift 2 && devices "$@" ;;
 	teardown) key "${2-}" && shift 2 && devices "$@" ;;
 	forget) [ $# = 2 ] && key "$2" ;;

@@ -9,6 +9,8 @@
 #   agent VERSION confirm ID                              the change that waits stands from now on
 #   agent VERSION revert ID                               it is taken back now
 #   agent VERSION heard                                   that a change was taken back is known, and need not be kept
+#   agent VERSION copies                                  the state document and its copies
+#   agent VERSION mend WAS SHA256                         the document on stdin in the place of the damaged one; WAS: - for none
 #   agent VERSION flows                                   where packets pass by our rules: flow offload
 #   agent VERSION teardown KEY DEVICE...                  every trace gone, this file and our log-in key (- for none) too
 #   agent VERSION forget KEY                              our log-in key, and this file where no state document is
@@ -23,7 +25,8 @@
 # document bears its name; until then it is taken back by whoever comes first after its time: the timer, cron, a start of the
 # router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut line stops nothing.
 #
-# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, pending/ the bundle and
+# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, earlier.1
+# and earlier.2 those of before, pending/ the bundle and
 # mark (id, generation, boot, deadline in seconds of uptime) of what waits, state.json.new its document, `reverted` the id and
 # generation of what was taken back and nobody has heard of.
 #

@@ -1,6 +1,6 @@
 # What stands, what waits, and what of both a controller is told.
 
-# The generation of the state document and whose it is; 0 where there is none.
+# The generation of the state document and whose it is: 0 where there is none, of what is no document a word that is no number.
 read_generation() {
 	generation=0 controller=
 	[ -f "$STATE" ] || return 0
@@ -12,6 +12,7 @@ read_generation() {
 	generation=${generation%%,*}
 	controller=${line#*'"controller": "'}
 	controller=${controller%%'"'*}
+	case $generation in '' | *[!0-9]*) generation=unreadable controller= ;; esac
 }
 
 # What waits to be confirmed: its id, the generation that it makes, and until when; false where nothing does.
@@ -55,12 +56,23 @@ waiting() {
 	echo "--- login"
 	echo $login
 	echo "--- = 0"
+	# The first line of the document that was confirmed last.
+	[ -f "$ETC/current" ] && { read -r line && read -r seal; } <"$ETC/current" && [ "$line" = "--- state" ] || return 0
+	echo "--- confirmed"
+	echo "$seal"
+	echo "--- = 0"
+}
+
+# Without its section there is no document.
+show_state() {
+	[ -f "$STATE" ] || return 0
+	echo "--- state"
+	cat "$STATE"
+	echo "--- = $?"
 }
 
 status() {
-	echo "--- state"
-	[ ! -f "$STATE" ] || cat "$STATE"
-	echo "--- = $?"
+	show_state
 	waiting
 	echo "--- end"
 }
@@ -69,9 +81,7 @@ status() {
 observe_to() {
 	flags=$1
 	shift
-	echo "--- state"
-	[ ! -f "$STATE" ] || cat "$STATE"
-	echo "--- = $?"
+	show_state
 	waiting
 	echo "--- nft"
 	"$NFT" -j list table inet tidegate 2>&1

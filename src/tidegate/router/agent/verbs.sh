@@ -80,6 +80,8 @@ neighbours) neighbours "$1" ;;
 apply) apply "$@" ;;
 confirm) confirm "$@" ;;
 revert) revert "$@" ;;
+copies) heal; say ok; copies ;;
+mend) mend "$@" ;;
 heard) rm -f "$ETC/reverted"; say ok ;;
 install) install "$1" ;;
 tick | boot)
