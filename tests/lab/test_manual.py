@@ -50,7 +50,7 @@ async def test_a_router_that_lost_our_log_in_line_is_given_it_again(lab: Lab, tm
         with pytest.raises(Refused, match="refuses to let root in"):
             await daemon.infrastructure.get_status(HOME)
         line = (await daemon.routers.create_key(HOME)).line
-        lab.router.run(f"umask 077; mkdir -p /root/.ssh; echo '{line}' >>/root/.ssh/authorized_keys")
+        lab.router.run("umask 077; mkdir -p /root/.ssh; cat >>/root/.ssh/authorized_keys", input=f"{line}\n")
         assert (await daemon.infrastructure.get_status(HOME)).health == "reachable"
         await daemon.routers.remove(HOME)
 
