@@ -174,7 +174,7 @@ async def test_a_change_that_does_not_read_back_as_asked_is_taken_back(edge: Edg
     liar = edge.root / "tc"
     liar.write_text(f'#!/bin/sh\n[ ! -f "$2" ] || sed -i s/2000kbit/3000kbit/g "$2"\nexec {found["TC"]} "$@"\n')
     liar.chmod(0o755)
-    tools.write_text(f"NFT={found['NFT']}\nTC={liar}\n")
+    tools.write_text(tools.read_text().replace(f"TC={found['TC']}", f"TC={liar}"))
     kernel = edge.run(KERNEL)
     with pytest.raises(Refused, match="lets 3 Mbit/s through instead of 2 Mbit/s") as refused:
         await engine.synchronise([SLOWER, GUESTS])
@@ -199,7 +199,7 @@ exec {found["TC"]} "$@"
 """
     )
     garbles.chmod(0o755)
-    tools.write_text(f"NFT={found['NFT']}\nTC={garbles}\n")
+    tools.write_text(tools.read_text().replace(f"TC={found['TC']}", f"TC={garbles}"))
     kernel = edge.run(KERNEL)
     with pytest.raises(Refused, match="tc printed"):
         await engine.synchronise([SLOWER, GUESTS])

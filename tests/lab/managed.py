@@ -26,6 +26,17 @@ from tidegate.router.fleet import Fleet
 
 HOME = RouterId("home")
 
+SHOW_RULES = """
+if [ -x /usr/sbin/nft ]; then
+  /usr/sbin/nft -s list ruleset
+else
+  for tables in iptables ip6tables; do
+    $tables-save | sed 's/ *[[][0-9:]*[]]$//; /^#/d'
+  done
+  ipset save | sed 's/ bucketsize.*//' | sort
+fi"""
+"""All rules of a router, without what changes by itself."""
+
 
 @dataclass
 class Controller:
@@ -88,9 +99,7 @@ class Controller:
         """All rules and queues of the router, and every file that is on its flash."""
         files = "find /etc /usr/lib /root -xdev -type f | sort | xargs sha256sum"
         lan, wan = self.lab.router.lan, self.lab.router.wan
-        done = self.lab.router.run(
-            f"nft -s list ruleset; tc qdisc show; tc class show dev {lan}; tc class show dev {wan}; {files}"
-        )
+        done = self.lab.router.run(f"{SHOW_RULES}; tc qdisc show; tc class show dev {lan}; tc class show dev {wan}; {files}")
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -341,7 +341,7 @@ async def test_a_plan_is_the_very_text_that_would_run_and_runs_nothing(home: Tid
     assert "group 1: the internet is closed to it" in planned.results[0].applied
     assert rules(lab) == before
     assert await told(home, since) == []
-    for command, text in (("tc -batch -", planned.tc_before), ("nft -f -", planned.nft), ("tc -batch -", planned.tc_after)):
+    for command, text in (("tc -batch -", planned.tc_before), ("nft -f -", planned.rules), ("tc -batch -", planned.tc_after)):
         assert text
         assert lab.router.run(f"{command} <<'END'\n{text}END").returncode == 0
     by_hand = rules(lab)
@@ -353,7 +353,7 @@ async def test_a_plan_is_the_very_text_that_would_run_and_runs_nothing(home: Tid
     assert done.generation == planned.generation + 2
     assert sorted(rules(lab).split()) == sorted(by_hand.split())
     empty = await home.groups.plan(HOME, asked)
-    assert (empty.changes, empty.tc_before, empty.nft, empty.tc_after) == ((), "", "", "")
+    assert (empty.changes, empty.tc_before, empty.rules, empty.tc_after) == ((), "", "", "")
 
 
 async def test_a_policy_alone_is_changed_and_the_rest_of_the_group_stays(home: Tidegate) -> None:

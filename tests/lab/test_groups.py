@@ -7,6 +7,7 @@ the namespaces in packets of up to 64 KiB (GSO), it counts one header for many s
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.lab.managed import HOME, Controller, a_controller
+from tests.lab.managed import HOME, SHOW_RULES, Controller, a_controller
 from tidegate.contract.acting import Acting, act
 from tidegate.daemon.events import AuditService
 from tidegate.errors import Conflict, Invalid, NotFound, Refused, StorageFull, Unavailable
@@ -74,6 +75,7 @@ async def holds(home: Controller, limit: float, *names: str, **how: Any) -> floa
     return together
 
 
+@pytest.mark.dialects
 @pytest.mark.parametrize("direction", ["down", "up"])
 @pytest.mark.parametrize(("protocol", "family"), COUNTED)
 async def test_a_limit_holds_within_five_percent(
@@ -92,6 +94,7 @@ async def test_the_devices_of_a_group_share_its_limit(home: Controller) -> None:
     assert await holds(home, 30 * TCP4, "child", "guest") == pytest.approx(30 * TCP4, rel=0.05)
 
 
+@pytest.mark.dialects
 async def test_a_group_is_held_while_others_run_free(home: Controller) -> None:
     await home.sync(1, home.device("child"), down=30)
     await home.sync(2, home.device("parent"))
@@ -111,12 +114,14 @@ async def test_who_is_in_no_group_falls_under_the_guests_limit(home: Controller)
     assert await measured(home, "child") > 100
 
 
+@pytest.mark.dialects
 async def test_a_device_known_by_address_alone_falls_under_its_group(home: Controller) -> None:
     await home.sync(1, home.addresses("child"), down=30)
     assert await holds(home, 30 * TCP4, "child", family=4) == pytest.approx(30 * TCP4, rel=0.05)
     assert await holds(home, 30 * TCP6, "child", family=6, direction="up") == pytest.approx(30 * TCP6, rel=0.05)
 
 
+@pytest.mark.dialects
 async def test_the_mac_says_more_than_the_address(home: Controller) -> None:
     """An address that was somebody else's yesterday does not pull a known device into that group."""
     await home.sync(1, DeviceRef(None, (IpAddress(home.lab.clients["child"].ipv4),)), down=4)
@@ -134,6 +139,7 @@ def wait_until_at(flow: measure.Flow, expected: float) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.dialects
 async def test_a_change_acts_on_running_flows_and_cuts_none(home: Controller) -> None:
     """The flow is asked for until it runs at the new rate; `bench` says how soon that is."""
     await home.sync(1, home.device("child"), down=20)
@@ -161,6 +167,7 @@ async def test_lifting_a_limit_by_policy_by_pause_and_by_deletion_frees_the_grou
     assert await measured(home, "child") > 100
 
 
+@pytest.mark.dialects
 async def test_a_deleted_group_leaves_no_trace_and_its_devices_are_guests(home: Controller) -> None:
     await home.sync(0, down=25)
     before = home.picture()
@@ -194,9 +201,12 @@ async def test_the_counters_tell_what_went_through(home: Controller) -> None:
     assert (await home.groups.get_group_status(HOME, GroupId(2))).counters.download_bytes is None
 
 
+@pytest.mark.dialects
 async def test_rules_and_queues_of_others_are_byte_for_byte_as_they_were(home: Controller) -> None:
     def others() -> str:
-        return home.lab.router.run("nft -s list table inet fw; tc qdisc show dev lan0; tc qdisc show dev lo").stdout
+        rules = home.lab.router.run(SHOW_RULES).stdout.split("table inet tidegate")[0]
+        kept = [line for line in rules.splitlines() if not re.search("tidegate|TIDEGATE", line)]
+        return "\n".join(kept) + home.lab.router.run("tc qdisc show dev lan0; tc qdisc show dev lo").stdout
 
     before = others()
     await home.sync(1, home.device("child"), down=20)
@@ -283,6 +293,7 @@ async def test_every_fault_of_a_wish_is_named_and_nothing_is_sent(home: Controll
     assert len(await home.events()) == known
 
 
+@pytest.mark.dialects
 async def test_a_refused_change_is_told_and_leaves_router_and_journal_as_they_were(home: Controller) -> None:
     await home.sync(1, home.device("child"), down=20)
     home.lab.router.run("mkdir /etc/tidegate/state.json.new")
@@ -338,6 +349,7 @@ async def test_a_wish_of_which_it_is_not_known_whether_it_was_recorded_is_settle
     assert GroupSynced in [type(event) for event in (await home.events())[-2:]]
 
 
+@pytest.mark.dialects
 async def test_a_router_that_was_rebooted_has_its_limits_and_takes_the_next_sync(home: Controller) -> None:
     await home.sync(1, home.device("child"), down=20)
     await asyncio.to_thread(home.lab.router.reboot)

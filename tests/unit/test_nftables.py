@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.policy.nftables import PORTION, Element, Unreadable, base_rules, change_elements, create_table, read_table
+from tidegate.policy.element import Element, Unreadable
+from tidegate.policy.nftables import PORTION, base_rules, change_elements, create_table, read_table
 
 
 def listing(*entries: object) -> str:

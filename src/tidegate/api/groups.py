@@ -127,16 +127,18 @@ class GroupsSyncResponse:
 class GroupsPlan:
     """What a sync of these groups would do to the router as it is now, at this generation of its state document.
 
-    `changes`: in words; empty when nothing would be sent. `tc_before`, `nft` and `tc_after`: the very text that would run, in
-    this order: batches for `tc -batch`, one transaction for `nft -f`. `results`: as the sync would answer, `applied` meaning
-    what would be.
+    `changes`: in words; empty when nothing would be sent. `tc_before`, `rules` and `tc_after`: the very text that would run, in
+    this order: batches for `tc -batch`, and between them what the router's `dialect` is told: "nftables", one transaction for
+    `nft -f`; "iptables", parts behind their names for `iptables-restore`, `ip6tables-restore` and `ipset restore`.
+    `results`: as the sync would answer, `applied` meaning what would be.
     """
 
     router: str
     generation: int
     changes: tuple[str, ...]
     tc_before: str
-    nft: str
+    dialect: str
+    rules: str
     tc_after: str
     results: tuple[GroupResult, ...]
 

@@ -24,6 +24,7 @@ from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateError, TimedOut, Unavailable
 from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted, StateDocumentMended
+from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import AuditAnchor, ControllerId, Moment, RouterName, Sha256, Stamp
 from tidegate.router.engine import WINDOW, RouterOperationsEngine
@@ -225,7 +226,11 @@ class EnrolledRouters:
         """A router that was just enrolled is reachable without an event of its own. `login` is what our key may do there."""
         self._health[router_id] = _Health("reachable", datetime.now(UTC), login)
 
-    async def engine_for(self, router_id: str, shell: SshShell, interfaces: Interfaces, leaf: str) -> RouterOperationsEngine:
+    async def engine_for(
+        self, router_id: str, shell: SshShell, interfaces: Interfaces, able: Capabilities | None = None
+    ) -> RouterOperationsEngine:
+        """For a router of which `able` is known; without, it has to be probed first."""
+        leaf, dialect = (able.leaf, able.rules) if able else ("bfifo", NFTABLES)
         return RouterOperationsEngine(
             shell,
             RouterName(router_id),
@@ -234,6 +239,7 @@ class EnrolledRouters:
             leaf,
             window=self._window,
             stamp=self._stamp,
+            dialect=dialect,
         )
 
     async def _stamp(self) -> Stamp:
@@ -255,8 +261,7 @@ class EnrolledRouters:
                     f"the key for router {router_id} is gone: `tidegate routers seal` with its password makes a new one"
                 )
             shell = SshShell(Endpoint(record.host, record.port, record.user, record.host_key), key)
-            leaf = record.capabilities.leaf if record.capabilities else "bfifo"
-            engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), leaf)
+            engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), record.capabilities)
             return self.fleet.put(ManagedRouter(str(router_id), shell, engine))
 
     async def _tell_of_revert(self, router: ManagedRouter) -> None:

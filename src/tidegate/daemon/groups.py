@@ -38,6 +38,7 @@ from tidegate.daemon.wishes import Wish, Wishes
 from tidegate.errors import Conflict, NotFound
 from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed, RouterChangeFailed
 from tidegate.policy.desired import Place
+from tidegate.policy.dialect import Parts
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
 from tidegate.policy.plan import Remark
 from tidegate.router.aside import FEW, aside
@@ -152,7 +153,8 @@ class GroupAPIService(Groups):
             generation=bundle.generation,
             changes=bundle.words,
             tc_before=_text(change.tc_put()),
-            nft=_text(change.nft(lan)),
+            dialect=change.dialect.name,
+            rules=_rules_text(change.rules(lan)),
             tc_after=_text(change.tc_remove()),
             results=_results(request, known, judged, bundle.remarks),
         )
@@ -305,6 +307,13 @@ def _by_group(remarks: Iterable[Remark]) -> dict[int, list[str]]:
         if remark.group is not None:
             found.setdefault(remark.group, []).append(remark.text)
     return found
+
+
+def _rules_text(parts: Parts) -> str:
+    """Of a dialect that has many parts, each behind its name."""
+    if len(parts) == 1:
+        return _text(next(iter(parts.values())))
+    return _text([line for name, lines in parts.items() if lines for line in (f"# {name}", *lines)])
 
 
 def _text(lines: Iterable[str]) -> str:

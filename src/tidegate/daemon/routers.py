@@ -176,7 +176,7 @@ class RoutersService(Routers):
         try:
             progress("logging in", 1, 5)
             placed = await _log_in(shell, at, key, request.password)
-            engine = await self._routers.engine_for(router_id, shell, Interfaces(request.lan, request.wan), "bfifo")
+            engine = await self._routers.engine_for(router_id, shell, Interfaces(request.lan, request.wan))
             try:
                 enrolled = await self._enrol(router_id, request, shell, engine)
             except TidegateError:

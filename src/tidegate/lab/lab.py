@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
@@ -15,7 +15,7 @@ from tidegate.lab import cables, network
 from tidegate.lab.box import Box, Process
 from tidegate.lab.host import Client, Host
 from tidegate.lab.internet import Internet
-from tidegate.lab.rom import Shell
+from tidegate.lab.rom import Lack, Shell, Tables
 from tidegate.lab.router import Router
 from tidegate.lab.support import LabError, LabUnavailable, obstacles
 
@@ -23,11 +23,19 @@ from tidegate.lab.support import LabError, LabUnavailable, obstacles
 class Lab:
     """A router, an internet and clients. Use as a context manager; it is up inside and gone after it.
 
-    `clients` are names; each becomes a device with a fixed MAC and fixed addresses. `shell` is the router's /bin/sh.
+    `clients` are names; each becomes a device with a fixed MAC and fixed addresses. `shell` is the router's /bin/sh,
+    `lacks` what it is to lack, `tables` the iptables that it has then.
     Raises `LabUnavailable` where the machine cannot run one.
     """
 
-    def __init__(self, clients: Sequence[str] = ("child", "guest", "parent", "nas"), *, shell: Shell = "dash") -> None:
+    def __init__(
+        self,
+        clients: Sequence[str] = ("child", "guest", "parent", "nas"),
+        *,
+        shell: Shell = "dash",
+        lacks: Collection[Lack] = (),
+        tables: Tables = "legacy",
+    ) -> None:
         places = network.places(tuple(clients))
         self._forwards: list[Process] = []
         self._lock = threading.Lock()
@@ -38,7 +46,7 @@ class Lab:
             self.clients: Mapping[str, Client] = MappingProxyType(
                 {place.name: Client(self._box, place) for place in places[1:]}
             )
-            self.router = Router(self._box, places, shell=shell)
+            self.router = Router(self._box, places, shell=shell, lacks=frozenset(lacks), tables=tables)
             cables.lay(self._box, places)
             self.internet.start()
             self.router.install()

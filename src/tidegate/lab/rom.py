@@ -21,6 +21,10 @@ from tidegate.lab.network import Place
 from tidegate.lab.support import ON_THE_ROUTER, LabUnavailable, busybox, find, need
 
 Shell = Literal["dash", "ash"]
+Lack = Literal["nft", "ipset", "iptables", "conntrack", "htb"]
+"""What a router may lack. Without nft its firewall is one of iptables."""
+Tables = Literal["legacy", "nft"]
+"""Which iptables it has: the one of the kernel's own tables, or the one that writes them as nftables."""
 
 _SKELETON: Final = Path(__file__).with_name("rom")
 _DIRECTORIES: Final = (
@@ -32,14 +36,25 @@ _LINKS: Final = {"var": "tmp", "run": "tmp/run", "lib": "usr/lib", "lib64": "usr
 _PLACES: Final = {"ip": "sbin/ip", "tc": "sbin/tc", "dash": "bin/dash"}
 _ALSO: Final = {"tc": "usr/sbin/tc", "ip": "usr/sbin/ip"}
 # Linked where the host has them: the tools of routers without nft.
-_IF_PRESENT: Final = (
-    *("ipset", "dropbearkey", "iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore"),
-    *("ip6tables-save", "iptables-legacy", "iptables-legacy-restore", "iptables-legacy-save", "iptables-nft"),
-    *("ip6tables-legacy", "ip6tables-legacy-restore", "ip6tables-nft", "iptables-nft-restore", "bridge", "timeout"),
-)
+_IF_PRESENT: Final = (*("ipset", "dropbearkey", "bridge", "timeout"),)
+_IPTABLES: Final = tuple(f"{tables}{verb}" for tables in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
+# A kernel without sch_htb says so to whoever asks for it.
+_TC_WITHOUT_HTB: Final = """#!/bin/sh
+case " $* " in *" htb "*) echo "Error: Specified qdisc kind is unknown." >&2; exit 2 ;; esac
+exec /sbin/tc-of-a-whole-kernel "$@"
+"""
 
 
-def build(rom: Path, places: list[Place], *, shell: Shell, lan_mac: str, password: str) -> None:
+def build(
+    rom: Path,
+    places: list[Place],
+    *,
+    shell: Shell,
+    lacks: frozenset[Lack],
+    tables: Tables,
+    lan_mac: str,
+    password: str,
+) -> None:
     """Fill an empty directory with the router's system."""
     shutil.copytree(_SKELETON, rom, dirs_exist_ok=True)
     for script in (rom / "etc/init.d").iterdir():
@@ -49,7 +64,7 @@ def build(rom: Path, places: list[Place], *, shell: Shell, lan_mac: str, passwor
     for link, target in _LINKS.items():
         (rom / link).symlink_to(target)
     _link_libraries(rom)
-    _link_programs(rom)
+    _link_programs(rom, lacks, tables)
     _install_busybox(rom)
     (rom / "bin/sh").symlink_to("dash" if shell == "dash" else "busybox")
     (rom / "root").chmod(0o700)
@@ -67,13 +82,26 @@ def _link_libraries(rom: Path) -> None:
             (rom / "usr" / directory).symlink_to(f"/rom/usr/{directory}")
 
 
-def _link_programs(rom: Path) -> None:
+def _link_programs(rom: Path, lacks: frozenset[Lack], tables: Tables) -> None:
     for program in ON_THE_ROUTER:
-        _link_program(rom, program, need(program))
+        if program not in lacks:
+            _link_program(rom, program, need(program))
     for program in _IF_PRESENT:
         found = find(program)
+        if found is not None and program not in lacks:
+            _link_program(rom, program, found)
+    for program in _IPTABLES if "iptables" not in lacks else ():
+        name, _, verb = program.partition("-")
+        variant = f"{name}-{tables}-{verb}".rstrip("-")
+        found = need(variant) if "nft" in lacks else find(variant)
         if found is not None:
             _link_program(rom, program, found)
+    if "htb" in lacks:
+        (rom / "sbin/tc").rename(rom / "sbin/tc-of-a-whole-kernel")
+        (rom / "usr/sbin/tc").unlink()
+        (rom / "sbin/tc").write_text(_TC_WITHOUT_HTB)
+        (rom / "sbin/tc").chmod(0o755)
+        (rom / "usr/sbin/tc").symlink_to("/sbin/tc")
 
 
 def _link_program(rom: Path, program: str, found: str) -> None:

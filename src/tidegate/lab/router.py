@@ -12,7 +12,8 @@ What it offers to those who install something on it:
   reads no /etc/dropbear/authorized_keys).
 - Debian's ip and tc are in /sbin and /usr/sbin; nft, conntrack, dnsmasq in /usr/sbin; flock in /usr/bin; everything
   else is busybox. See `rom.py` for /bin/sh.
-- Interfaces: `br-lan` with a port `lanN` for each host, `wan`. The rules are in `table inet fw`.
+- Interfaces: `br-lan` with a port `lanN` for each host, `wan`. The rules are in `table inet fw`; of
+  a router without nft, in iptables and ip6tables.
 
 `reboot` and `poweroff` run inside it switch it off; `boot()` switches it on.
 """
@@ -69,10 +70,13 @@ exec chroot . bin/busybox sh -c 'umount -l /mnt; exec /bin/busybox init' >dev/nu
 class Router:
     """The router. `boot`, `power_cut` and `reboot` are for one thread at a time; `run` may be called from any."""
 
-    def __init__(self, box: Box, places: list[Place], *, shell: rom.Shell) -> None:
+    def __init__(
+        self, box: Box, places: list[Place], *, shell: rom.Shell, lacks: frozenset[rom.Lack], tables: rom.Tables
+    ) -> None:
         self._box = box
         self._places = places
         self._shell: rom.Shell = shell
+        self._lacks, self._tables = lacks, tables
         self._power = threading.RLock()
         self._machine: Process | None = None
         self._init = 0
@@ -107,7 +111,15 @@ class Router:
         system = self._box.path(_ROM)
         for directory in (system, self.flash, self._box.path(f"{_FLASH}/work"), self._box.path("/run/lab/root")):
             directory.mkdir(parents=True)
-        rom.build(system, self._places, shell=self._shell, lan_mac=self.mac, password=self.password)
+        rom.build(
+            system,
+            self._places,
+            shell=self._shell,
+            lacks=self._lacks,
+            tables=self._tables,
+            lan_mac=self.mac,
+            password=self.password,
+        )
         made = subprocess.run(
             [need("dropbearkey"), "-t", "ed25519", "-f", str(system / _KEY)],
             capture_output=True,

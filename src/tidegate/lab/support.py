@@ -77,7 +77,7 @@ def need(program: str) -> str:
     """The path of a program, or `LabUnavailable` with the name of its package."""
     found = find(program)
     if found is None:
-        package = (_ON_THE_HOST | ON_THE_ROUTER).get(program, program)
+        package = (_ON_THE_HOST | ON_THE_ROUTER).get(program, "iptables" if "tables" in program else program)
         raise LabUnavailable(f"{program} is not installed: apt-get install {package}")
     return found
 

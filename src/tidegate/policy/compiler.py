@@ -1,6 +1,6 @@
 """From what is asked of a router's groups to the one bundle that a router is sent.
 
-A bundle carries everything: what tc does before the rules change, one nft transaction, what tc does after, the new state
+A bundle carries everything: what tc does before the rules change, the rules' change, what tc does after, the new state
 document, and the same three parts again that undo it. The agent receives it whole and checks it before anything runs. And it
 carries everything that stands after it, which the router keeps once the change is confirmed: with that it comes up again
 after a restart, alone.
@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tidegate.policy.desired import Resources, desired
+from tidegate.policy.dialect import Dialect
+from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.plan import Change, Remark, plan, remarks, texts
 from tidegate.policy.state import GroupState, StateDocument, to_text
 
@@ -48,12 +50,12 @@ class RouterCommandBundle:
         parts: dict[str, list[str]] = {
             "state": to_text(self.document).splitlines(),  # first: the agent reads its first line with no other program
             "tc-put": self.change.tc_put(),
-            "nft": self.change.nft(lan),
+            **self.change.rules(lan),
             "tc-remove": self.change.tc_remove(),
             "undo-tc-put": undo.tc_put(),
-            "undo-nft": undo.nft(lan),
+            **{f"undo-{name}": lines for name, lines in undo.rules(lan).items()},
             "undo-tc-remove": undo.tc_remove(),
-            "all-nft": plan(Resources(), self.after).nft(lan),
+            **{f"all-{name}": lines for name, lines in plan(Resources(), self.after).rules(lan).items()},
         }
         parts |= {f"all-tc-{device}": _queues_of(device, self.after) for device in sorted(self.after.roots)}
         return "".join(f"--- {name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in parts.items()).encode()
@@ -72,8 +74,9 @@ def checksum(bundle: bytes) -> str:
 class GroupPolicyCompiler:
     """Compiles for one router: its interfaces and what it can do are in every bundle, and no other router's ever are."""
 
-    def __init__(self, leaf: str) -> None:
+    def __init__(self, leaf: str, dialect: Dialect = NFTABLES) -> None:
         self._leaf = leaf
+        self._dialect = dialect
 
     def compile_sync_request(
         self, groups: Iterable[GroupState], document: StateDocument, seen: Resources
@@ -89,4 +92,4 @@ class GroupPolicyCompiler:
 
     def resources(self, document: StateDocument) -> Resources:
         """What stands on a router that is as its document says."""
-        return desired(document.groups, document.interfaces, self._leaf)
+        return desired(document.groups, document.interfaces, self._leaf, self._dialect)

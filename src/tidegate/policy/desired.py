@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from tidegate.policy import nftables, tc
-from tidegate.policy.nftables import Element
+from tidegate.policy import tc
+from tidegate.policy.dialect import Dialect
+from tidegate.policy.element import Element
+from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState
 
@@ -26,25 +28,26 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What stands on a router, or should. `rules`: the constant table, empty where it is not there. `roots`: the devices that
-    carry our root queue and its unrestricted class."""
+    """What stands on a router, or should. `rules`: the constant rules, empty where they are not there. `roots`: the devices
+    that carry our root queue and its unrestricted class. `dialect`: how the rules are written there."""
 
     rules: tuple[str, ...] = ()
     elements: frozenset[Element] = frozenset()
     roots: frozenset[str] = frozenset()
     classes: Mapping[Place, tc.TrafficClass] = field(default_factory=dict)
+    dialect: Dialect = field(default=NFTABLES, compare=False)
 
 
 REMEMBERED = 1 << 14
 """Groups. A sync of one of 1,000 is a matter of that one: what the others come to was worked out before."""
 
 
-def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str) -> Resources:
+def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str, dialect: Dialect = NFTABLES) -> Resources:
     """What should stand on a router that has these groups. `leaf` is the queue that it can put into a capped class."""
     parts = [_of_group(group, interfaces, leaf) for group in groups]
     elements = frozenset[Element]().union(*(elements for elements, _ in parts))
     classes = dict(pair for _, pairs in parts for pair in pairs)
-    return Resources(nftables.base_rules(interfaces.lan), elements, frozenset(interfaces), classes)
+    return Resources(dialect.base_rules(interfaces.lan), elements, frozenset(interfaces), classes, dialect)
 
 
 @lru_cache(REMEMBERED)

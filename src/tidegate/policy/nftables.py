@@ -18,12 +18,11 @@ What is read back is JSON of libnftables (libnftables-json(5), schema version 1)
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Set
+from typing import Any
 
-from tidegate.policy.device import IpAddress, MacAddress
+from tidegate.policy.dialect import Parts
+from tidegate.policy.element import Element, Unreadable, checked
 from tidegate.policy.group import GUESTS
 
 TABLE = "inet tidegate"
@@ -35,38 +34,11 @@ MAPS = {
 }
 SETS = {"blocked": "mark"}  # the groups that the internet is closed to
 PORTION = 200  # elements in one statement
-_CLASS = re.compile(r"1:[1-9][0-9]{0,3}", re.ASCII)
 # A router without /etc/protocols prints the number.
 _TCP_WITHOUT_ITS_NAME = (
     '{"meta": {"key": "l4proto"}}, "op": "==", "right": 6}',
     '{"meta": {"key": "l4proto"}}, "op": "==", "right": "tcp"}',
 )
-_MARK = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-_NOTHING = re.compile("")
-
-
-class Element(NamedTuple):
-    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark) or `cls` (mark: class); or of our set
-    `blocked` (mark), whose elements have no value."""
-
-    map: str
-    key: str
-    value: str = ""
-
-    @property
-    def mark(self) -> int:
-        return int(self.value if self.names_a_device else self.key)
-
-    @property
-    def names_a_device(self) -> bool:
-        return self.map in ("mac_mark", "ip_mark", "ip6_mark")
-
-    def __str__(self) -> str:
-        return f"{self.key} : {self.value}" if self.value else self.key
-
-
-class Unreadable(ValueError):
-    """nft printed something that is not a listing of our table."""
 
 
 def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
@@ -161,8 +133,8 @@ def delete_table() -> list[str]:
 
 
 def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[str]:
-    """Statements for one transaction. Each value is built from its type again: nothing is passed through as it came."""
-    gone, new = map(_checked, delete), map(_checked, add)
+    """Statements for one transaction."""
+    gone, new = map(checked, delete), map(checked, add)
     return [
         f"delete element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, e.key) for e in gone)
     ] + [f"add element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, str(e)) for e in new)]
@@ -179,22 +151,29 @@ def _in_portions(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[s
             yield name, of_map[start : start + PORTION]
 
 
-@lru_cache(maxsize=1 << 16)
-def _checked(element: Element) -> Element:
-    """The element, each part made from its type anew. Raises ValueError for what can't stand in a map of ours."""
-    name, key, value = element
-    if name in SETS:
-        return Element(name, _matching(_MARK, key), _matching(_NOTHING, value))
-    if name == "cls":
-        return Element(name, _matching(_MARK, key), _matching(_CLASS, value))
-    kind = {"mac_mark": MacAddress, "ip_mark": IpAddress, "ip6_mark": IpAddress}[name]
-    return Element(name, str(kind(key)), _matching(_MARK, value))
+class Nftables:
+    """The dialect: one part, one transaction, all or nothing."""
+
+    name = "nftables"
+    place = f"nft table {TABLE}"
+
+    def base_rules(self, lan: str) -> tuple[str, ...]:
+        return base_rules(lan)
+
+    def whole(self, lan: str, elements: Set[Element]) -> Parts:
+        return {"nft": create_table(lan) + change_elements((), elements)}
+
+    def nothing(self) -> Parts:
+        return {"nft": delete_table()}
+
+    def change(self, lan: str, gone: Iterable[Element], new: Iterable[Element], after: Set[Element]) -> Parts:
+        return {"nft": change_elements(gone, new)}
+
+    def place_of(self, element: Element) -> str:
+        return f"nft map {element.map}: {element.key}" if element.value else f"nft set {element.map}: {element.key}"
 
 
-def _matching(pattern: re.Pattern[str], text: str) -> str:
-    if not pattern.fullmatch(text):
-        raise ValueError(f"{text[:60]!r} can't stand in a map of ours")
-    return text
+NFTABLES = Nftables()
 
 
 # ── reading back
@@ -213,14 +192,14 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
                 maps.append(f"map {found['name']}: {found['type']} to {found['map']}")
                 for key, value in found.get("elem", ()):
                     try:
-                        elements.add(_checked(Element(found["name"], str(key), str(value))))
+                        elements.add(checked(Element(found["name"], str(key), str(value))))
                     except (ValueError, KeyError):
                         maps.append(f"element {key} in map {found['name']} that is none of ours")
             elif (found := entry.get("set")) and found["name"] in SETS:
                 maps.append(f"set {found['name']}: {found['type']}")
                 for key in found.get("elem", ()):
                     try:
-                        elements.add(_checked(Element(found["name"], str(key))))
+                        elements.add(checked(Element(found["name"], str(key))))
                     except ValueError:
                         maps.append(f"element {key} in set {found['name']} that is none of ours")
             elif found := entry.get("chain"):

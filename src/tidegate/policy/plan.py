@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from tidegate.policy import nftables, tc
+from tidegate.policy import tc
 from tidegate.policy.desired import Place, Resources
+from tidegate.policy.dialect import Dialect, Parts
+from tidegate.policy.element import Element
 from tidegate.policy.group import GUESTS
-from tidegate.policy.nftables import Element
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ class Change:
             lines += tc.put_class(*place, self.desired.classes[place], seen)
         return lines
 
-    def nft(self, lan: str) -> list[str]:
-        """One transaction."""
-        if self.new_table:
-            if not self.desired.rules:
-                return nftables.delete_table()
-            return nftables.create_table(lan) + nftables.change_elements((), self.desired.elements)
-        return nftables.change_elements(self.elements_gone, self.elements_new)
+    @property
+    def dialect(self) -> Dialect:
+        """The router's: where nothing of ours is left or was there, the other side knows it."""
+        return (self.desired if self.desired.rules else self.seen).dialect
+
+    def rules(self, lan: str) -> Parts:
+        """What the dialect's tools do between `tc_put` and `tc_remove`."""
+        if not self.new_table:
+            return self.dialect.change(lan, self.elements_gone, self.elements_new, self.desired.elements)
+        if not self.desired.rules:
+            return self.dialect.nothing()
+        return self.dialect.whole(lan, self.desired.elements)
 
     def tc_remove(self) -> list[str]:
         """What tc does after the rules have changed. The classes of a root that goes, go with it."""
@@ -170,7 +176,8 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
 
 def _places(change: Change) -> Iterator[Remark]:
     if change.new_table:
-        yield Remark(None, "nft table inet tidegate: " + ("its rules were changed" if change.seen.rules else "is missing"))
+        where = change.dialect.place
+        yield Remark(None, f"{where}: its rules were changed" if change.seen.rules else f"{where}: is missing")
     for device in change.roots_new:
         yield Remark(None, f"tc {device}: our root queue is missing")
     for device in change.roots_gone:
@@ -178,10 +185,10 @@ def _places(change: Change) -> Iterator[Remark]:
     wrong = {(e.map, e.key) for e in change.elements_new} & {(e.map, e.key) for e in change.elements_gone}
     for element in change.elements_new:
         state = "has another value" if (element.map, element.key) in wrong else "is missing"
-        yield Remark(element.mark - GUESTS.mark, _place_of(element, state))
+        yield Remark(element.mark - GUESTS.mark, f"{change.dialect.place_of(element)} {state}")
     for element in change.elements_gone:
         if (element.map, element.key) not in wrong:
-            yield Remark(element.mark - GUESTS.mark, _place_of(element, "should not be there"))
+            yield Remark(element.mark - GUESTS.mark, f"{change.dialect.place_of(element)} should not be there")
     for place in change.classes_put:
         where = f"tc {place.device} class 1:{place.minor}"
         seen, wanted = change.seen.classes.get(place), change.desired.classes[place]
@@ -194,12 +201,6 @@ def _places(change: Change) -> Iterator[Remark]:
         yield Remark(_group_of(place.minor), f"{where}: {why}")
     for place in change.classes_gone:
         yield Remark(_group_of(place.minor), f"tc {place.device} class 1:{place.minor}: should not be there")
-
-
-def _place_of(element: Element, state: str) -> str:
-    if element.value:
-        return f"nft map {element.map}: {element.key} {state}"
-    return f"nft set {element.map}: {element.key} {state}"
 
 
 def _devices(elements: Iterable[Element]) -> dict[tuple[str, str], int]:

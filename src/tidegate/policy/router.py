@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from tidegate.policy.dialect import Dialect
+from tidegate.policy.iptables import Iptables
+from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.text import Text
 
 
@@ -33,7 +36,11 @@ class Interfaces:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Found once at enrolment. `leaf` is the queue inside a capped class: fq_codel, cake, or bfifo where neither is there."""
+    """Found once at enrolment. `leaf` is the queue inside a capped class: fq_codel, cake, or bfifo where neither is there.
+
+    `dialect`: what rules are written in, "nftables" or "iptables". `mac_sets`: whether ipset has sets of MAC addresses.
+    `limitations`: what works less well there than elsewhere and what does instead, a sentence each.
+    """
 
     agent: str
     kernel: str
@@ -43,3 +50,12 @@ class Capabilities:
     leaf: str
     conntrack: bool
     shell: str
+    dialect: str = "nftables"
+    iptables: str = ""
+    mac_sets: bool = False
+    limitations: tuple[str, ...] = ()
+
+    @property
+    def rules(self) -> Dialect:
+        """How its rules are written and read."""
+        return Iptables(self.mac_sets) if self.dialect == "iptables" else NFTABLES

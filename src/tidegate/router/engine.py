@@ -14,7 +14,9 @@ from time import perf_counter
 from tidegate.errors import Conflict, Refused
 from tidegate.policy.compiler import GroupPolicyCompiler, RouterCommandBundle
 from tidegate.policy.desired import Resources
+from tidegate.policy.dialect import Dialect
 from tidegate.policy.neighbours import Neighbourhood
+from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.plan import Remark, drift, plan, remarks, texts
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, Stamp, StateDocument
@@ -25,8 +27,9 @@ from tidegate.router.documents import StateDocuments
 from tidegate.router.inspection import Inspection, offload_remarks
 from tidegate.router.link import AgentLink
 from tidegate.router.neighbours import look_around
+from tidegate.router.probe import read_probe
 from tidegate.router.shell import Shell
-from tidegate.router.statefile import Observation, read_observation
+from tidegate.router.statefile import Observation, read_observation, read_rules
 
 WINDOW = 30  # seconds that a router waits for a change to be confirmed
 
@@ -69,6 +72,7 @@ class RouterOperationsEngine:
         agent: str = PATH,
         window: int = WINDOW,
         stamp: Callable[[], Awaitable[Stamp]] | None = None,
+        dialect: Dialect = NFTABLES,
     ) -> None:
         """`stamp` is asked at each change for what its document notes beside its content."""
         self._link = AgentLink(shell, agent)
@@ -76,7 +80,7 @@ class RouterOperationsEngine:
         self._router = router
         self._controller = controller
         self._interfaces = interfaces
-        self._compiler = GroupPolicyCompiler(leaf)
+        self._compiler = GroupPolicyCompiler(leaf, dialect)
         self._stamp = stamp
         self._commit = ConfirmedCommit(self._link, interfaces, window, self._look)
         self._last: Observation | None = None  # good for as long as the line stands that it was heard on
@@ -96,23 +100,8 @@ class RouterOperationsEngine:
 
     async def probe(self) -> Capabilities:
         """What the router can do. Raises Refused with what is missing where it can't carry us at all."""
-        answer = await self._link.ask("probe")
-        text, _ = answer.sections.get("probe", ("", 0))
-        found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        able = Capabilities(
-            agent=answer.version,
-            kernel=found.get("kernel", "")[:80],
-            nft=found.get("nft", "")[:80],
-            tc=found.get("tc", "")[:80],
-            htb=found.get("htb") == "yes",
-            leaf=found.get("leaf", "")[:20],
-            conntrack=bool(found.get("conntrack")),
-            shell=found.get("shell", "")[:80],
-        )
-        missing = [what for what, there in (("nft", able.nft), ("tc", able.tc), ("HTB (sch_htb)", able.htb)) if not there]
-        if missing:
-            raise Refused(f"the router lacks {', '.join(missing)}: install them and try again", missing=missing)
-        self._compiler = GroupPolicyCompiler(able.leaf)
+        able = read_probe(await self._link.ask("probe"))
+        self._compiler = GroupPolicyCompiler(able.leaf, able.rules)
         return able
 
     async def observe(self) -> Observation:
@@ -314,9 +303,8 @@ class RouterOperationsEngine:
         answer = await self._link.ask("teardown", key or "-", *ours)
         if answer.word != "ok":
             raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
-        text, status = answer.sections.get("nft", ("", -1))
-        if status == 0:
-            raise Refused(f"the rules could not be taken off the router: {text[:200]}")
+        if left := read_rules(answer)[1]:
+            raise Refused(f"the rules could not be taken off the router: {left[0][:200]}")
 
     async def forget_login(self, key: str) -> None:
         """Take the log-in key off the router ("" for none of ours), and the agent where no state document needs it."""

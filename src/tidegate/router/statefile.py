@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidegate.errors import Conflict, Refused
-from tidegate.policy import nftables, tc
+from tidegate.policy import iptables, nftables, tc
 from tidegate.policy.desired import Place, Resources
+from tidegate.policy.dialect import Dialect
+from tidegate.policy.element import Element, Unreadable
 from tidegate.policy.group import GroupId
 from tidegate.policy.recovery import FILES, STATE, Copy, Damage, read_copy
 from tidegate.policy.router import Interfaces
@@ -112,7 +114,7 @@ def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocumen
     missing on it; Conflict where a later Tidegate looks after it."""
     document, damage = _judged(answer, known)
     try:
-        rules, elements = _table(*answer.sections.get("nft", ("", -1)))
+        dialect, rules, elements = read_rules(answer)
         roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
         for device in interfaces:
             printed, status = answer.sections.get(f"tc {device}", ("", -1))
@@ -125,9 +127,10 @@ def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocumen
                 roots.add(device)
                 classes.update({Place(device, minor): found for minor, found in queues.classes.items()})
                 sent.update({Place(device, minor): size for minor, size in queues.sent.items()})
-    except (nftables.Unreadable, tc.Unreadable) as error:
+    except tc.Unreadable as error:
         raise Refused(str(error)) from None
-    return Observation(document, Resources(rules, elements, frozenset(roots), classes), foreign, sent, *_commit(answer), damage)
+    resources = Resources(rules, elements, frozenset(roots), classes, dialect)
+    return Observation(document, resources, foreign, sent, *_commit(answer), damage)
 
 
 def read_document(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:
@@ -191,7 +194,23 @@ def _commit(answer: Answer) -> tuple[Pending | None, Reverted | None]:
     )
 
 
-def _table(printed: str, status: int) -> tuple[tuple[str, ...], frozenset[nftables.Element]]:
+def read_rules(answer: Answer) -> tuple[Dialect, tuple[str, ...], frozenset[Element]]:
+    """Our rules as the router has them, in the dialect in which it shows them: the constant part, empty where nothing of ours
+    is there, and the elements. Raises Refused where they can't be shown or read."""
+    try:
+        if "ip4" not in answer.sections:
+            return nftables.NFTABLES, *_table(*answer.sections.get("nft", ("", -1)))
+        for family in iptables.FAMILIES:
+            printed, status = answer.sections.get(family, ("", -1))
+            if status != 0:
+                raise Refused(f"iptables-save can't show its rules: {_last_line(printed)}")
+        printed_sets, _ = answer.sections.get("ipset", ("", 0))
+        return iptables.read_rules(printed_sets, {family: answer.sections[family][0] for family in iptables.FAMILIES})
+    except Unreadable as error:
+        raise Refused(str(error)) from None
+
+
+def _table(printed: str, status: int) -> tuple[tuple[str, ...], frozenset[Element]]:
     if status == 0:
         return nftables.read_table(printed)
     if "No such file or directory" in printed and "list table" in printed:

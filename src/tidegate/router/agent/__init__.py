@@ -12,6 +12,7 @@ PARTS = (
     "promises",
     "tools",
     "lock",
+    "rules",
     "neighbours",
     "standing",
     "change",

@@ -44,7 +44,7 @@ make_change() {
 change() {
 	failed=state && await_confirmation || return 1
 	failed=tc-put && batch tc-put || return 1
-	failed=nft && { [ ! -s "$work/nft" ] || "$NFT" -f "$work/nft"; } || return 1
+	failed=$DIALECT && rules load "$work" "" || return 1
 	failed=tc-remove && batch tc-remove || return 1
 	failed=
 }
@@ -62,8 +62,9 @@ await_confirmation() {
 
 undo() {
 	[ ! -s "$work/undo-tc-put" ] || "$TC" -force -batch "$work/undo-tc-put"
+	# Of nft's transaction nothing was done where it failed; with iptables a part may be.
 	case $failed in
-	tc-remove) [ ! -s "$work/undo-nft" ] || "$NFT" -f "$work/undo-nft" ;;
+	tc-remove | iptables) rules load "$work" undo- ;;
 	esac
 	[ ! -s "$work/undo-tc-remove" ] || "$TC" -force -batch "$work/undo-tc-remove"
 }

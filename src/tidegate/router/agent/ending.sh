@@ -40,15 +40,15 @@ drop_pending() {
 	stop_timer
 }
 
-# Whatever step the change had reached: classes are put back and taken away in any case, and of the rules' transaction
-# either all was done or nothing. Where it can't be undone, none of it was done or somebody else was at it too: then all that
+# Whatever step the change had reached: classes are put back and taken away in any case, and of each transaction of rules
+# either all was done or nothing. Where one can't be undone, none of it was done or somebody else was at it too: then all that
 # was confirmed last is put in place.
 take_back() {
 	reverted="$pending $heir" again= back=$RUN/work.back
 	rm -rf "$back"
 	mkdir "$back" && unpack "$ETC/pending/bundle" "$back"
 	[ ! -s "$back/undo-tc-put" ] || "$TC" -force -batch "$back/undo-tc-put"
-	[ ! -s "$back/undo-nft" ] || "$NFT" -f "$back/undo-nft" || again=yes
+	rules load "$back" undo- || again=yes
 	[ ! -s "$back/undo-tc-remove" ] || "$TC" -force -batch "$back/undo-tc-remove"
 	put_back "$again"
 	echo "$reverted" >"$ETC/reverted.new" && mv "$ETC/reverted.new" "$ETC/reverted"
@@ -62,7 +62,7 @@ put_back() {
 	[ -f "$ETC/current" ] || return 0
 	rm -rf "$back"
 	mkdir "$back" && unpack "$ETC/current" "$back" || return 1
-	[ -z "$1" ] && has_table || "$NFT" -f "$back/all-nft" || whole=1
+	[ -z "$1" ] && rules stand || rules load "$back" all- || whole=1
 	for queues in "$back"/all-tc-*; do
 		device=${queues##*/all-tc-}
 		if [ -f "$RUN/loading" ] || ! has_root "$device"; then
@@ -76,10 +76,6 @@ put_back() {
 	return $whole
 }
 
-has_table() {
-	"$NFT" -t list table inet tidegate >/dev/null 2>&1
-}
-
 has_root() {
 	case $("$TC" qdisc show dev "$1" root 2>&1) in *"htb 1: "*) return 0 ;; esac
 	return 1
@@ -87,7 +83,7 @@ has_root() {
 
 # Whether everything is there, as far as that can be seen without reading it all.
 stands() {
-	[ ! -f "$RUN/loading" ] && [ ! -f "$RUN/closed" ] && has_table || return 1
+	[ ! -f "$RUN/loading" ] && [ ! -f "$RUN/closed" ] && rules stand || return 1
 	read_devices
 	for device in $devices; do
 		has_root "$device" || return 1

@@ -20,9 +20,7 @@ teardown() {
 	shift
 	lock || { say busy "$owner"; return; }
 	stop_timer
-	for table in tidegate tidegate_boot; do
-		[ -z "$NFT" ] || printf 'table inet %s\ndelete table inet %s\n' $table $table | "$NFT" -f -
-	done
+	rules remove
 	for device; do
 		"$TC" qdisc del dev "$device" root handle 1:
 	done

@@ -44,17 +44,8 @@ tick() {
 # dropped until the queues are in; the interfaces may come after us.
 boot() {
 	lock || return
-	[ -d "$ETC" ] && [ -n "$NFT" ] || return
-	[ -f "$ETC/current" ] && "$NFT" -f - <<-END && : >"$RUN/closed"
-		table inet tidegate_boot
-		delete table inet tidegate_boot
-		table inet tidegate_boot {
-		chain forward {
-		type filter hook forward priority -4; policy accept;
-		meta priority >= 1:0 drop
-		}
-		}
-	END
+	[ -d "$ETC" ] || return
+	[ -f "$ETC/current" ] && rules close && : >"$RUN/closed"
 	recover
 	put_back anew && open_up
 	hook
@@ -63,7 +54,7 @@ boot() {
 }
 
 open_up() {
-	[ ! -f "$RUN/closed" ] || "$NFT" delete table inet tidegate_boot
+	[ ! -f "$RUN/closed" ] || rules open
 	rm -f "$RUN/closed"
 }
 

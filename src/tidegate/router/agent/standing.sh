@@ -83,9 +83,7 @@ observe_to() {
 	shift
 	show_state
 	waiting
-	echo "--- nft"
-	"$NFT" -j list table inet tidegate 2>&1
-	echo "--- = $?"
+	rules list
 	for device; do
 		echo "--- tc $device"
 		"$TC" $flags -batch - 2>&1 <<-END
