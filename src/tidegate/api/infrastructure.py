@@ -14,7 +14,10 @@ from tidegate.policy.router import Capabilities
 @dataclass(frozen=True, slots=True)
 class InfrastructureStatus:
     """`base` is whether our table and root classes are there; `verified` whether the router, asked now, is as it should be.
-    `health` is "degraded" where its state document is damaged: `drift` says in what way, and which copy of it is used."""
+    `health` is "degraded" where its state document is damaged: `drift` says in what way, and which copy of it is used.
+
+    `next_mark`: of the lowest group number that nobody has, None where all are taken; its class has the same digits.
+    """
 
     router: str
     health: str
@@ -24,7 +27,7 @@ class InfrastructureStatus:
     groups_active: int
     classes_in_use: tuple[str, ...]
     classes_free: int
-    next_mark: int
+    next_mark: int | None
     verified: bool
     drift: tuple[str, ...]
     exchange_ms: float

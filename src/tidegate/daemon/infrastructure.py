@@ -27,13 +27,10 @@ from tidegate.events import (
     RouterChangeFailed,
 )
 from tidegate.policy.group import GUESTS
-from tidegate.policy.state import StateDocument
 from tidegate.router.engine import Announce, Applied
 from tidegate.router.fleet import ManagedRouter
 from tidegate.router.inspection import Inspection
 from tidegate.router.statefile import StateFileManager
-
-CLASSES = 9900  # one for each group that a traffic class can be named after
 
 
 class InfrastructureService(Infrastructure):
@@ -48,21 +45,18 @@ class InfrastructureService(Infrastructure):
             seen, remarks = await router.engine.verify_router_state(wishes.states(known))
             answered = perf_counter()
         record = await self._routers.get(router_id)
-        classes: tuple[str, ...] = ()
-        active, next_mark = 0, 101
-        if seen.document:
-            state = StateFileManager(seen.document)
-            classes, next_mark, active = state.classes_in_use(), state.next_group().mark, _active(seen.document)
+        state = StateFileManager(seen.document.groups if seen.document else ())
+        following = state.next_group()
         return InfrastructureStatus(
             router=str(router_id),
             health="degraded" if seen.damage else record.health,
             capabilities=record.capabilities,
             base=bool(seen.resources.rules) and {record.lan, record.wan} <= seen.resources.roots,
             generation=seen.generation,
-            groups_active=active,
-            classes_in_use=classes,
-            classes_free=CLASSES - len(classes),
-            next_mark=next_mark,
+            groups_active=state.groups_active(),
+            classes_in_use=state.classes_in_use(),
+            classes_free=state.classes_free(),
+            next_mark=following.mark if following else None,
             verified=not remarks,
             drift=tuple(remark.text for remark in remarks),
             exchange_ms=round((answered - asked) * 1000, 3),
@@ -151,7 +145,3 @@ class InfrastructureService(Infrastructure):
 
 def _mended(found: Inspection | None) -> tuple[str, ...]:
     return tuple(remark.text for remark in found.remarks if remark.text not in found.left) if found else ()
-
-
-def _active(document: StateDocument) -> int:
-    return sum(group.active for group in document.groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,12 +15,16 @@ from tidegate.policy.element import Element, Unreadable
 from tidegate.policy.group import GroupId
 from tidegate.policy.recovery import FILES, STATE, Copy, Damage, read_copy
 from tidegate.policy.router import Interfaces
-from tidegate.policy.state import Damaged, Newer, StateDocument, from_text, to_text
+from tidegate.policy.state import Damaged, GroupState, Newer, StateDocument, from_text, to_text
 
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
 _UNENDED = re.compile(r"(.+)--- = [0-9]{1,3}")  # a file whose last line has no end
 _STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
+
+
+CLASSES = 9900
+"""One for each group that a class can be named after: 1:100 of Group 0 to 1:9999, the last that tc takes."""
 
 
 class Pending(NamedTuple):
@@ -223,16 +227,27 @@ def _last_line(text: str) -> str:
 
 
 class StateFileManager:
-    """The state document that a router answered with, and what can be told from it."""
+    """The groups of a router's state document, and what can be told from them.
 
-    def __init__(self, document: StateDocument) -> None:
-        self._document = document
+    A group's mark and class follow from its number alone (`GroupId`), so there is nothing to hand out or to take back: a number
+    is free until a group has it, and again once that is deleted.
+    """
+
+    def __init__(self, groups: Sequence[GroupState]) -> None:
+        self._groups = groups
+
+    def groups_active(self) -> int:
+        return sum(group.active for group in self._groups)
 
     def classes_in_use(self) -> tuple[str, ...]:
         """Classes of capped groups, as tc names them."""
-        return tuple(f"1:{group.id.class_minor}" for group in self._document.groups if group.effective)
+        return tuple(f"1:{group.id.class_minor}" for group in self._groups if group.effective)
 
-    def next_group(self) -> GroupId:
-        """The lowest group number that nobody has; its mark and class are free."""
-        used = {group.id for group in self._document.groups}
-        return next(found for number in range(1, 9900) if (found := GroupId(number)) not in used)
+    def classes_free(self) -> int:
+        """How many more groups could be capped, the guests among them."""
+        return CLASSES - len(self.classes_in_use())
+
+    def next_group(self) -> GroupId | None:
+        """The lowest group number that nobody has, with its mark and class; None where all 9,899 are taken."""
+        used = {group.id for group in self._groups}
+        return next((found for number in range(1, CLASSES) if (found := GroupId(number)) not in used), None)
