@@ -14,6 +14,7 @@ from tests.integration.edge import HOME, US, Edge, an_edge
 from tidegate.policy import nftables, tc
 from tidegate.policy.compiler import GroupPolicyCompiler
 from tidegate.policy.desired import Place, Resources
+from tidegate.policy.element import Element
 from tidegate.policy.state import GroupState, RouterName, StateDocument
 
 COMPILER = GroupPolicyCompiler("bfifo")
@@ -39,11 +40,11 @@ def seen(edge: Edge, before: str = "") -> Resources:
     printed = edge.run(f"{before}nft -j list ruleset\n{shown}")
     rules, _, queues = printed.partition("\n-- ")
     entries = [entry for entry in json.loads(rules)["nftables"] if "metainfo" not in entry]
-    table = nftables.read_table(rules) if entries else ((), frozenset[nftables.Element]())
+    there, elements = nftables.read_table(rules) if entries else ((), frozenset[Element]())
     found = {device: tc.read_device(text) for device, _, text in (part.partition("\n") for part in queues.split("-- "))}
     roots = frozenset(device for device, queue in found.items() if queue.ours)
     classes = {Place(device, minor): c for device in roots for minor, c in found[device].classes.items()}
-    return Resources(*table, roots, classes)
+    return Resources(there, elements, roots, classes)
 
 
 @settings(max_examples=max(3, HISTORIES // 10), deadline=None, suppress_health_check=list(HealthCheck))

@@ -18,7 +18,8 @@ from tests.histories import HISTORIES, groups, parts
 from tidegate.policy import nftables
 from tidegate.policy.compiler import GroupPolicyCompiler
 from tidegate.policy.desired import Place, Resources
-from tidegate.policy.nftables import MAPS, Element
+from tidegate.policy.element import Element
+from tidegate.policy.nftables import MAPS
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import ControllerId, GroupState, RouterName, StateDocument
 from tidegate.policy.tc import UNRESTRICTED_KBIT, TrafficClass
