@@ -34,13 +34,16 @@ class Wish:
     def request(self) -> GroupSyncRequest:
         """As Tidegate is asked for it: each device by its MAC and, as the fallback, both addresses."""
         refs = (DeviceRef(MacAddress(d.mac), (IpAddress(d.ipv4), IpAddress(d.ipv6))) for d in self.devices)
-        return GroupSyncRequest(Label(f"Group {self.group}"), tuple(refs), BandwidthPolicy(Mbps(self.mbps)))
+        limit = BandwidthPolicy(Mbps(self.mbps))
+        return GroupSyncRequest(Label(f"Group {self.group}"), tuple(refs), limit, confirm_mass_change=True)
 
 
 def device(group: int, number: int) -> Device:
-    """A device that is on no cable, but has its rules as any other."""
+    """A device that is on no cable, but has its rules as any other: twenty IPv4 addresses of the lab for each of 11 groups."""
     return Device(
-        f"02:00:00:00:{group:02x}:{number:02x}", f"192.168.{100 + group}.{number + 1}", f"2001:db8:1:{group:x}::{number + 1:x}"
+        f"02:00:00:00:{group:02x}:{number:02x}",
+        f"192.168.1.{20 * group + number % 20}",
+        f"2001:db8:1::{group:x}:{number + 1:x}",
     )
 
 

@@ -267,6 +267,18 @@ class DeviceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceAddressMoved:
+    """An address that a group names without a MAC has gone over to another device, and that device is under the group's policy
+    now. `previous`: the MAC that had it."""
+
+    router: str
+    group: int
+    address: str
+    mac: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRenamed:
     """People call a device by another name now; an empty one: by none any more."""
 
@@ -392,6 +404,7 @@ Event = (
     | GroupChangeReverted
     | DeviceDiscovered
     | DeviceChanged
+    | DeviceAddressMoved
     | DeviceRenamed
     | StateDocumentMended
     | TorrentAdded

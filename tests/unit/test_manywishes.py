@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tidegate.api.groups import MANY, Groups, GroupsSyncRequest, GroupWish
 from tidegate.contract import codec, commands
 from tidegate.daemon.manywishes import judge
-from tidegate.daemon.wishes import GUESTS_WISH, Wish, Wishes, keys, states
+from tidegate.daemon.wishes import GUESTS_WISH, Wish, Wishes, states
 from tidegate.errors import Conflict, Invalid
 from tidegate.policy.device import DeviceRef, IpAddress, Label, MacAddress
 from tidegate.policy.group import GUESTS, AccessControlPolicy, GroupId, GroupSyncRequest
+from tidegate.policy.membership import keys
 
 
 def mac(number: int) -> DeviceRef:
@@ -31,7 +32,7 @@ def has(**groups: tuple[int, ...]) -> Wishes:
 
 
 def test_groups_of_one_request_may_swap_their_devices() -> None:
-    judged = judge(GroupsSyncRequest((wish(1, 2), wish(2, 1))), has(g1=(1,), g2=(2,)))
+    judged = judge(GroupsSyncRequest((wish(1, 2), wish(2, 1))), has(g1=(1,), g2=(2,)), None)
     assert list(judged.accepted) == [1, 2]
     assert not judged.problems
 
@@ -39,7 +40,7 @@ def test_groups_of_one_request_may_swap_their_devices() -> None:
 def test_a_group_that_can_not_be_as_asked_keeps_its_devices_and_so_others_can_not_have_them() -> None:
     """3 can't have 9's device, so it keeps its own, which 2 wanted, which keeps its own, which 1 wanted."""
     request = GroupsSyncRequest((wish(1, 2), wish(2, 3), wish(3, 9), wish(4, 1)), atomic=False)
-    judged = judge(request, has(g1=(1,), g2=(2,), g3=(3,), g9=(9,)))
+    judged = judge(request, has(g1=(1,), g2=(2,), g3=(3,), g9=(9,)), None)
     assert list(judged.accepted) == []
     assert [(n, p.faults[0].why) for n, p in sorted(judged.problems.items())] == [
         (0, "02:00:00:00:00:02 belongs to group 2 (g2)"),
@@ -48,20 +49,20 @@ def test_a_group_that_can_not_be_as_asked_keeps_its_devices_and_so_others_can_no
         (3, "02:00:00:00:00:01 belongs to group 1 (g1)"),
     ]
     with pytest.raises(Conflict):
-        judge(GroupsSyncRequest(request.groups), has(g1=(1,), g2=(2,), g3=(3,), g9=(9,)))
+        judge(GroupsSyncRequest(request.groups), has(g1=(1,), g2=(2,), g3=(3,), g9=(9,)), None)
 
 
 def test_an_address_is_claimed_as_a_mac_is() -> None:
     device = DeviceRef(None, (IpAddress("192.168.1.9"), IpAddress("2001:db8::9")))
     both = tuple(GroupWish(Label("x"), (device,), group=GroupId(n)) for n in (1, 2))
     with pytest.raises(Invalid) as twice:
-        judge(GroupsSyncRequest(both), has())
+        judge(GroupsSyncRequest(both), has(), None)
     assert [fault.at for fault in twice.value.faults] == ["body/groups/1/devices/0/ip/0", "body/groups/1/devices/0/ip/1"]
 
 
 def test_of_a_group_that_is_named_twice_the_first_wish_stands_and_what_it_gave_away_is_free() -> None:
     request = GroupsSyncRequest((wish(1, 5), wish(1, 6), wish(2, 1)), atomic=False)
-    judged = judge(request, has(g1=(1,)))
+    judged = judge(request, has(g1=(1,)), None)
     assert list(judged.accepted) == [1, 2]
     assert [fault.at for fault in judged.problems[1].faults] == ["body/groups/1/group"]
 
@@ -80,7 +81,7 @@ def test_whatever_is_asked_no_device_is_ever_in_two_groups(
     known = has(g1=tuple(dealt[:2]), g2=tuple(dealt[2:4]), g3=(dealt[4],))
     request = GroupsSyncRequest(tuple(wish(group, *devices) for group, devices in asked), atomic)
     try:
-        judged = judge(request, known)
+        judged = judge(request, known, None)
     except (Invalid, Conflict):
         assert atomic
         return

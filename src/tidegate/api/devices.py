@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from tidegate.api.routers import RouterId
-from tidegate.contract import get, post, put
+from tidegate.contract import READ, get, post, put
 from tidegate.events import DeviceDiscovered, DeviceRenamed
-from tidegate.policy.device import Label, MacAddress
+from tidegate.policy.device import DeviceRef, Label, MacAddress
 from tidegate.policy.group import GroupId
+from tidegate.policy.hints import DeviceHint
+from tidegate.policy.membership import DeviceChanges, MassChange
 
 Order = Literal["name", "group", "ip", "mac", "first_seen", "last_seen"]
 
@@ -57,11 +59,19 @@ class DeviceMove:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupHint(DeviceHint):
+    """A hint about a group's device list as it stands; `at` is the place in that list ("devices/3/ip/0")."""
+
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceDiscovery:
     """What the router answered. `here`: devices that it has heard of; `known`: all that are remembered, those included.
 
-    `networks`: the router's own addresses on that network, each with the length of its prefix. `unread`: lines of its lease
-    files and neighbour table that could not be read, and were left out.
+    `hints`: what that says of groups' device lists: MACs of devices that are known by their address alone, addresses that went
+    over to another device. `networks`: the router's own addresses on that network, each with the length of its prefix.
+    `unread`: lines of its lease files and neighbour table that could not be read, and were left out.
     """
 
     router: str
@@ -69,6 +79,7 @@ class DeviceDiscovery:
     known: int
     new: tuple[DeviceInfo, ...]
     moved: tuple[DeviceMove, ...]
+    hints: tuple[GroupHint, ...]
     networks: tuple[str, ...]
     unread: int
 
@@ -78,6 +89,40 @@ class DeviceName:
     """`name` None takes the name away again."""
 
     name: Label | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDevices:
+    """All the devices that a group is to have."""
+
+    devices: tuple[DeviceRef, ...]
+    confirm_mass_change: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFault:
+    """One thing in the way: `at` is its place ("body/devices/1/mac"), `why` says what would be right; `owner` is the group that
+    has the device already."""
+
+    at: str
+    why: str
+    owner: GroupId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVerificationResult:
+    """Whether a group could have these devices: `valid`, or every fault. `mass_change`: it would need to be confirmed, or was.
+
+    `changes`: against the group as it is in force. `hints` are no faults: what discovery has shown of these devices.
+    """
+
+    router: str
+    group: GroupId
+    valid: bool
+    faults: tuple[DeviceFault, ...]
+    mass_change: MassChange | None
+    changes: DeviceChanges
+    hints: tuple[DeviceHint, ...]
 
 
 class Devices(Protocol):
@@ -106,6 +151,19 @@ class Devices(Protocol):
 
         Raises NotFound, Refused (an answer that can't be read), Unavailable or TimedOut.
         """
+        ...
+
+    @post("/routers/{router_id}/groups/{group_id}/devices/verify", scope=READ, limit=1 << 20, changes=False)
+    async def verify_devices(self, router_id: RouterId, group_id: GroupId, request: GroupDevices) -> DeviceVerificationResult:
+        """Judge a device list as a sync would, and answer with every fault at once; nothing is changed, no router asked.
+
+        Addresses are held against the router's networks as it last told of them.
+        """
+        ...
+
+    @post("/routers/{router_id}/groups/{group_id}/devices/changes", scope=READ, limit=1 << 20, changes=False)
+    async def get_device_changes(self, router_id: RouterId, group_id: GroupId, request: GroupDevices) -> DeviceChanges:
+        """What a device list would change against the group as it is in force; nothing is changed, no router asked."""
         ...
 
     @put("/routers/{router_id}/devices/{mac}/name", emits=(DeviceRenamed,))

@@ -9,20 +9,11 @@ from typing import Protocol
 from tidegate.api.routers import RouterId
 from tidegate.contract import READ, delete, get, post, put
 from tidegate.events import GroupDeleted, GroupSynced
-from tidegate.policy.device import DeviceRef
+from tidegate.policy.device import DeviceKey, DeviceRef
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest
+from tidegate.policy.membership import DeviceChanges
 
 MANY = 8 << 20  # bytes: 1,000 groups of 10 devices, each with its addresses and names, are about 2 MB
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceChanges:
-    """What a sync changed among a group's devices, each as its MAC or, where none is known, its first address."""
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    ip_changed: tuple[str, ...] = ()
-    unchanged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +50,22 @@ class GroupPolicyUpdate:
 
     bandwidth_policy: BandwidthPolicy | None = None
     access_control_policy: AccessControlPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDevicesUpdate:
+    """`devices`: all that the group shall have. Or some to `add` (an entry of the same MAC is replaced) and to `remove`, each
+    by its MAC or an address.
+
+    `move` takes devices away from the groups that have them; without it that is a Conflict. `confirm_mass_change`: as in a
+    sync, for every group that loses devices.
+    """
+
+    devices: tuple[DeviceRef, ...] | None = None
+    add: tuple[DeviceRef, ...] = ()
+    remove: tuple[DeviceKey, ...] = ()
+    move: bool = False
+    confirm_mass_change: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +217,9 @@ class Groups(Protocol):
         """Make the group on the router be as the request says; answers once that was verified on the router.
 
         An unchanged wish sends nothing, unless `force_sync` asks to compare with the router. Raises Invalid, NotFound
-        (router), Conflict (a device belongs to another group), Refused (the router, which runs what it ran before), or
-        Unavailable or TimedOut (nobody answers: where the line was cut in mid-change, `get_group_status` tells which it is).
+        (router), Conflict (a device belongs to another group; a mass change is not confirmed), Refused (the router, which runs
+        what it ran before), or Unavailable or TimedOut (nobody answers: where the line was cut in mid-change,
+        `get_group_status` tells which it is).
         """
         ...
 
@@ -222,6 +230,17 @@ class Groups(Protocol):
         """Change only the policies that are given; the group's devices and its other policies stay as they are.
 
         Raises what `sync_group` raises, and NotFound for a group that was never synced.
+        """
+        ...
+
+    @put("/routers/{router_id}/groups/{group_id}/devices", emits=(GroupSynced,), limit=1 << 20, long=True)
+    async def update_group_devices(
+        self, router_id: RouterId, group_id: GroupId, update: GroupDevicesUpdate
+    ) -> GroupsSyncResponse:
+        """Change only which devices the group has; its policies stay as they are. One change, all or nothing.
+
+        Answers for this group first, then for those that lost devices to it. Raises what `sync_all_groups` raises, and NotFound
+        for a group that was never synced.
         """
         ...
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from tidegate.contract.codec import decode, encode
 from tidegate.policy.device import IpAddress, Label, MacAddress
-from tidegate.policy.known import KnownDevice
+from tidegate.policy.known import AddressHolder, KnownDevice
 from tidegate.policy.lan import InterfaceAddress, Lan
 
 TABLES = (
@@ -19,6 +19,12 @@ TABLES = (
     CREATE TABLE devices (
       router TEXT NOT NULL REFERENCES routers (id) ON DELETE CASCADE, mac TEXT NOT NULL, ip TEXT NOT NULL, hostname TEXT,
       name TEXT, first_seen TEXT, last_seen TEXT, PRIMARY KEY (router, mac)
+    ) STRICT;
+    """,
+    """
+    CREATE TABLE held_addresses (
+      router TEXT NOT NULL REFERENCES routers (id) ON DELETE CASCADE, address TEXT NOT NULL, mac TEXT NOT NULL, before TEXT,
+      moved_at TEXT, PRIMARY KEY (router, address)
     ) STRICT;
     """,
 )
@@ -84,4 +90,33 @@ def rename(db: sqlite3.Connection, router_id: str, mac: MacAddress, name: Label 
         "INSERT INTO devices VALUES (?, ?, '[]', NULL, ?, NULL, NULL) "
         "ON CONFLICT (router, mac) DO UPDATE SET name = excluded.name",
         (str(router_id), str(mac), name and str(name)),
+    )
+
+
+def load_held(db: sqlite3.Connection, router_id: str) -> dict[IpAddress, AddressHolder]:
+    """Who has the addresses that groups name without a MAC, and who had them before."""
+    rows = db.execute("SELECT address, mac, before, moved_at FROM held_addresses WHERE router = ?", (str(router_id),))
+    return {
+        IpAddress(address): AddressHolder(
+            MacAddress(mac), MacAddress(before) if before else None, datetime.fromisoformat(moved_at) if moved_at else None
+        )
+        for address, mac, before, moved_at in rows
+    }
+
+
+def save_held(db: sqlite3.Connection, router_id: str, held: Mapping[IpAddress, AddressHolder]) -> None:
+    """These, and no others."""
+    db.execute("DELETE FROM held_addresses WHERE router = ?", (str(router_id),))
+    db.executemany(
+        "INSERT INTO held_addresses VALUES (?, ?, ?, ?, ?)",
+        (
+            (
+                str(router_id),
+                str(address),
+                str(each.mac),
+                each.before and str(each.before),
+                each.moved_at and each.moved_at.isoformat(),
+            )
+            for address, each in held.items()
+        ),
     )

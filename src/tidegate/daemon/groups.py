@@ -7,16 +7,17 @@ of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, replace
 from itertools import islice
 from time import perf_counter
+from typing import NoReturn
 
 from tidegate.api.groups import (
     Counters,
-    DeviceChanges,
     Durations,
     GroupDeleteResponse,
+    GroupDevicesUpdate,
     GroupList,
     GroupPolicyUpdate,
     GroupResult,
@@ -29,17 +30,19 @@ from tidegate.api.groups import (
     GroupSyncResponse,
 )
 from tidegate.api.routers import RouterId
-from tidegate.daemon import changes, manywishes, wishes
+from tidegate.daemon import changes, devicerows, manywishes, wishes
 from tidegate.daemon.changes import Done
 from tidegate.daemon.enrolled import EnrolledRouters, wholly
 from tidegate.daemon.intents import Outcome
 from tidegate.daemon.manywishes import Judged
 from tidegate.daemon.wishes import Wish, Wishes
-from tidegate.errors import Conflict, NotFound
+from tidegate.errors import Conflict, Fault, Invalid, NotFound
 from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed, RouterChangeFailed
 from tidegate.policy.desired import Place
 from tidegate.policy.dialect import Parts
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
+from tidegate.policy.lan import Lan
+from tidegate.policy.membership import DeviceChanges, device_changes, label
 from tidegate.policy.plan import Remark
 from tidegate.router.aside import FEW, aside
 from tidegate.router.engine import Applied
@@ -76,9 +79,9 @@ class GroupAPIService(Groups):
     ) -> GroupSyncResponse:
         began = perf_counter()
         async with self._routers.changing(router_id) as router:
-            known = await self._wishes(router_id)
+            known, lan = await self._wishes_and_lan(router_id)
             request = wanted(known)
-            wishes.check(group_id, request, known)
+            wishes.check(group_id, request, known, lan)
             before = known[group_id].request if group_id in known else None
 
             def outcome(told: Applied) -> Outcome | None:
@@ -96,18 +99,42 @@ class GroupAPIService(Groups):
                 group=group_id,
                 generation=done.applied.generation,
                 verified=True,
-                device_changes=wishes.device_changes(before, request),
+                device_changes=device_changes(before.devices if before else (), request.devices),
                 applied=done.applied.words,
                 durations=_durations(done, began),
             )
 
     @wholly
+    async def update_group_devices(
+        self, router_id: RouterId, group_id: GroupId, update: GroupDevicesUpdate
+    ) -> GroupsSyncResponse:
+        if update.devices is not None and (update.add or update.remove):
+            raise Invalid("a list of all devices leaves none to add or remove", [Fault("body/devices", "or add and remove")])
+
+        async def judge(known: Wishes, lan: Lan | None) -> tuple[GroupsSyncRequest, Judged]:
+            if group_id not in known:
+                _no_group(router_id, group_id)
+            return manywishes.rearrange(group_id, update, known, lan)
+
+        return await self._sync_many(router_id, judge)
+
+    @wholly
     async def sync_all_groups(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsSyncResponse:
+        async def judge(known: Wishes, lan: Lan | None) -> tuple[GroupsSyncRequest, Judged]:
+            return request, await aside(len(request.groups), FEW, manywishes.judge, request, known, lan)
+
+        return await self._sync_many(router_id, judge)
+
+    async def _sync_many(
+        self,
+        router_id: RouterId,
+        judge: Callable[[Wishes, Lan | None], Awaitable[tuple[GroupsSyncRequest, Judged]]],
+    ) -> GroupsSyncResponse:
         began = perf_counter()
         async with self._routers.changing(router_id) as router:
-            known = await self._wishes(router_id)
+            known, lan = await self._wishes_and_lan(router_id)
+            request, judged = await judge(known, lan)
             many = len(request.groups)
-            judged = await aside(many, FEW, manywishes.judge, request, known)
             if not judged.accepted:
                 generation = (await self._routers.get(router_id)).generation
                 results = _results(request, known, judged, ())
@@ -143,18 +170,18 @@ class GroupAPIService(Groups):
 
     async def plan(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsPlan:
         async with self._routers.at(router_id) as router:
-            known = await self._wishes(router_id)
+            known, lan = await self._wishes_and_lan(router_id)
             many = len(request.groups)
-            judged = await aside(many, FEW, manywishes.judge, request, known)
+            judged = await aside(many, FEW, manywishes.judge, request, known, lan)
             bundle = await router.engine.prepare(await aside(len(known) + many, FEW, wishes.states, judged.over(known)))
-        change, lan = bundle.change, bundle.document.interfaces.lan
+        change, device = bundle.change, bundle.document.interfaces.lan
         return GroupsPlan(
             router=str(router_id),
             generation=bundle.generation,
             changes=bundle.words,
             tc_before=_text(change.tc_put()),
             dialect=change.dialect.name,
-            rules=_rules_text(change.rules(lan)),
+            rules=_rules_text(change.rules(device)),
             tc_after=_text(change.tc_remove()),
             results=_results(request, known, judged, bundle.remarks),
         )
@@ -179,7 +206,7 @@ class GroupAPIService(Groups):
                 group=group_id,
                 generation=done.applied.generation,
                 removed=done.applied.words,
-                devices_now_guests=tuple(wishes.label(device) for device in gone.request.devices),
+                devices_now_guests=tuple(label(device) for device in gone.request.devices),
                 durations=_durations(done, began),
             )
 
@@ -217,6 +244,10 @@ class GroupAPIService(Groups):
     async def _wishes(self, router_id: RouterId) -> Wishes:
         return await wishes.load(self._journal, router_id)
 
+    async def _wishes_and_lan(self, router_id: RouterId) -> tuple[Wishes, Lan | None]:
+        lan = await self._journal.read(lambda db: devicerows.lan(db, router_id))
+        return await self._wishes(router_id), lan
+
     async def _carry_out(
         self,
         router: ManagedRouter,
@@ -238,7 +269,7 @@ class GroupAPIService(Groups):
         )
 
 
-def _no_group(router_id: RouterId, group_id: GroupId) -> Wish:
+def _no_group(router_id: RouterId, group_id: GroupId) -> NoReturn:
     raise NotFound(f"router {router_id} has no group {int(group_id)}", router=str(router_id), group=int(group_id))
 
 
@@ -295,7 +326,9 @@ def _results(request: GroupsSyncRequest, known: Wishes, judged: Judged, remarks:
     for number, wish in enumerate(request.groups):
         problem = judged.problems.get(number)
         before = known[wish.group].request if wish.group in known else None
-        changed = wishes.device_changes(before, wish) if problem is None else DeviceChanges()
+        changed = DeviceChanges()
+        if problem is None:
+            changed = device_changes(before.devices if before else (), wish.devices)
         texts = tuple(said.get(int(wish.group), ())) if problem is None else ()
         found.append(GroupResult(wish.group, problem is None, changed, texts, problem))
     return tuple(found)

@@ -25,7 +25,7 @@ from tidegate.api.routers import (
     RouterSealRequest,
 )
 from tidegate.contract.acting import acting, progress
-from tidegate.daemon import holds, wishes
+from tidegate.daemon import devicerows, holds, wishes
 from tidegate.daemon.enrolled import EnrolledRouters, learn, store, wholly
 from tidegate.daemon.journal import nothing
 from tidegate.daemon.routerkeys import public_blob, public_line
@@ -201,6 +201,7 @@ class RoutersService(Routers):
         progress("putting the base set-up in place", 3, 5)
         applied = await engine.create_group_infrastructure()
         found = (await engine.observe()).document
+        network = (await engine.look_around()).lan
         progress("recording", 4, 5)
         router = Router(
             id=router_id,
@@ -223,6 +224,7 @@ class RoutersService(Routers):
 
         def record(db: sqlite3.Connection) -> None:
             store(db, router)
+            devicerows.save_lan(db, router_id, network)
             wishes.save(db, rows)
 
         added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key))

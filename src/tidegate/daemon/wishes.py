@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from tidegate.api.groups import DeviceChanges
 from tidegate.contract.codec import decode, encode
 from tidegate.daemon.journal import Journal
 from tidegate.errors import Conflict, Fault, Invalid
-from tidegate.policy.device import DeviceRef, Label
+from tidegate.policy.device import Label
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
+from tidegate.policy.lan import Lan
+from tidegate.policy.membership import Asked, Objection, Objections, judge
 from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, GroupState, group_state
 from tidegate.router.aside import FEW, aside
 
@@ -26,6 +27,7 @@ TABLES = (
     """,
 )
 
+MOST_FAULTS = 1000  # that one answer names
 GUESTS_WISH = GroupSyncRequest(Label("Guests"))
 
 
@@ -106,15 +108,14 @@ def kept(request: GroupSyncRequest) -> GroupSyncRequest:
     )
 
 
+def requests(wishes: Wishes) -> dict[GroupId, GroupSyncRequest]:
+    return {group: wish.request for group, wish in wishes.items()}
+
+
 def states(wishes: Wishes) -> list[GroupState]:
     """What the router is told of them. Group 0 without a policy is what every router has anyway."""
     found = [group_state(group_id, wish.request) for group_id, wish in wishes.items()]
     return [group for group in found if group.id != GUESTS or group.limit or group.block]
-
-
-def label(device: DeviceRef) -> str:
-    """How a device is named to people: its MAC or, where none is known, its first address."""
-    return str(device.mac or device.ip[0])
 
 
 def in_short(request: GroupSyncRequest | None) -> str:
@@ -131,59 +132,35 @@ def in_short(request: GroupSyncRequest | None) -> str:
     return f'"{request.name}": {", ".join(said)}'
 
 
-def device_changes(before: GroupSyncRequest | None, after: GroupSyncRequest) -> DeviceChanges:
-    old = {label(device): device for device in (before.devices if before else ())}
-    new = {label(device): device for device in after.devices}
-    both = [name for name in new if name in old]
-    return DeviceChanges(
-        added=tuple(name for name in new if name not in old),
-        removed=tuple(name for name in old if name not in new),
-        ip_changed=tuple(name for name in both if set(old[name].ip) != set(new[name].ip)),
-        unchanged=tuple(name for name in both if set(old[name].ip) == set(new[name].ip)),
-    )
-
-
 # ── checks
 
 
-def check(group_id: GroupId, request: GroupSyncRequest, wishes: Wishes) -> None:
-    """Raises Invalid with every fault of the request in itself, or Conflict naming the owner of each device that has one."""
-    if found := list(faults(group_id, request)):
-        raise Invalid("the group can't be as asked", found)
-    owners = {key: owner for owner, wish in wishes.items() if owner != group_id for key in keys(wish.request)}
-    taken = [(place, key, owners[key]) for key, place in keys(request).items() if key in owners]
-    if taken:
-        said = "; ".join(f"{key} belongs to group {int(owner)} ({wishes[owner].request.name})" for _, key, owner in taken[:20])
-        raise Conflict(said, devices=[{"at": place, "device": key, "group": int(owner)} for place, key, owner in taken[:1000]])
+def check(group_id: GroupId, request: GroupSyncRequest, wishes: Wishes, lan: Lan | None) -> None:
+    """Raises Invalid with every fault of the request, or Conflict where it is right in itself but not as things are."""
+    asked = Asked(group_id, request, faults=tuple(faults(request)))
+    refuse(judge([asked], requests(wishes), lan), "the group can't be as asked")
 
 
-def keys(request: GroupSyncRequest, place: str = "body") -> dict[str, str]:
-    """Every MAC and address of the request's devices, and its place in a body that has the request at `place`."""
-    found: dict[str, str] = {}
-    for number, device in enumerate(request.devices):
-        if device.mac:
-            found.setdefault(str(device.mac), f"{place}/devices/{number}/mac")
-        for at, address in enumerate(device.ip):
-            found.setdefault(str(address), f"{place}/devices/{number}/ip/{at}")
-    return found
+def refuse(objections: Objections, said: str) -> None:
+    """Raise what the objections come to, if there are any: Invalid, or Conflict where all of them are clashes."""
+    found = [objection for number in sorted(objections) for objection in objections[number]][:MOST_FAULTS]
+    if found and all(objection.clash for objection in found):
+        raise Conflict("; ".join(objection.why for objection in found[:20]), devices=[_facts(objection) for objection in found])
+    if found:
+        raise Invalid(said, [Fault(objection.at, objection.why) for objection in found])
 
 
-def faults(group_id: GroupId, request: GroupSyncRequest, body: str = "body") -> Iterator[Fault]:
-    """What is wrong with the request in itself."""
-    if group_id == GUESTS and request.devices:
-        yield Fault(f"{body}/devices", "Group 0 is every device that is in no other group; it takes no list")
-    first: dict[str, str] = {}
-    for number, device in enumerate(request.devices):
-        place = f"{body}/devices/{number}"
-        if not device.mac and not device.ip:
-            yield Fault(place, "a device is named by its mac, by ip addresses, or by both")
-        named = [(f"{place}/mac", str(device.mac))] if device.mac else []
-        named += [(f"{place}/ip/{at}", str(address)) for at, address in enumerate(device.ip)]
-        for at_, key in named:
-            if key in first:
-                yield Fault(at_, f"{key} is named already, at {first[key]}")
-            else:
-                first[key] = at_
+def _facts(objection: Objection) -> dict[str, object]:
+    facts: dict[str, object] = {"at": objection.at, "why": objection.why}
+    if objection.owner is not None:
+        facts |= {"device": objection.device, "group": int(objection.owner)}
+    if objection.mass:
+        facts |= {"changed": objection.mass.changed, "of": objection.mass.of}
+    return facts
+
+
+def faults(request: GroupSyncRequest, body: str = "body") -> Iterator[Fault]:
+    """What is wrong with a request's policies; its devices are for `membership.judge`."""
     policy = request.bandwidth_policy
     if policy and policy.burst_mbps is not None:
         if policy.burst_mbps <= policy.limit_mbps:

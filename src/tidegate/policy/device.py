@@ -98,6 +98,21 @@ class IpAddress(Text):
         return self.version == 6 and self.number >> 121 == _UNIQUE_LOCAL
 
 
+class DeviceKey(Text):
+    """What one device of a list is named by: its MAC or one of its addresses."""
+
+    EXPECTS = "a device's MAC address or one of its IP addresses"
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "string",
+        "format": "device-key",
+        "examples": ["02:11:22:33:44:55", "192.168.1.20"],
+    }
+
+    def __new__(cls, text: str) -> Self:
+        mac = re.fullmatch(MacAddress.PATTERN, text, re.ASCII)
+        return str.__new__(cls, str(MacAddress(text) if mac else IpAddress(text)))
+
+
 class Label(Text):
     """A name that people give: 1 to 100 printable characters. It stays on the controller; no router ever sees it."""
 

@@ -96,7 +96,10 @@ class AccessControlPolicy:
 
 @dataclass(frozen=True, slots=True)
 class GroupSyncRequest:
-    """The upper layer's wish for one group. No bandwidth policy means no limit; an inactive group restricts nothing."""
+    """The upper layer's wish for one group. No bandwidth policy means no limit; an inactive group restricts nothing.
+
+    `confirm_mass_change`: yes, more than half of the devices of a group of ten or more shall leave it or be replaced.
+    """
 
     name: Label
     devices: tuple[DeviceRef, ...] = ()
@@ -104,6 +107,7 @@ class GroupSyncRequest:
     active: bool = True
     force_sync: bool = False
     access_control_policy: AccessControlPolicy | None = None
+    confirm_mass_change: bool = False
 
     @property
     def blocks(self) -> bool:

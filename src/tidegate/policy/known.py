@@ -92,3 +92,39 @@ def _forgotten(known: Iterable[KnownDevice], now: datetime, kept: Collection[Mac
         for place, each in enumerate(strangers)
         if place < surplus or (each.mac.random and now - each.heard > STRANGERS_KEPT)
     )
+
+
+# ── addresses that groups go by
+
+
+@dataclass(frozen=True, slots=True)
+class AddressHolder:
+    """Who has an address that a group names without a MAC: `mac`, and since `moved_at` in place of `before`."""
+
+    mac: MacAddress
+    before: MacAddress | None = None
+    moved_at: datetime | None = None
+
+
+def holders(known: Iterable[KnownDevice]) -> dict[IpAddress, MacAddress]:
+    """Whose each address is, as far as that was heard: of two that had it, the one that was heard last."""
+    return {address: each.mac for each in sorted(known, key=lambda each: each.heard) for address in each.ip}
+
+
+def held(
+    named: Collection[IpAddress],
+    before: Mapping[IpAddress, AddressHolder],
+    now_has: Mapping[IpAddress, MacAddress],
+    now: datetime,
+) -> dict[IpAddress, AddressHolder]:
+    """Who holds the addresses that groups name, after it was heard who has which."""
+    found: dict[IpAddress, AddressHolder] = {}
+    for address in named:
+        was, mac = before.get(address), now_has.get(address)
+        if mac is not None and was is not None and was.mac != mac:
+            found[address] = AddressHolder(mac, was.mac, now)
+        elif was is not None:
+            found[address] = was
+        elif mac is not None:
+            found[address] = AddressHolder(mac)
+    return found
