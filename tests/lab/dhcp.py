@@ -19,13 +19,14 @@ esac
 """
 
 
-def lease(client: Client, folder: Path, hostname: str | None = None) -> str:
+def lease(client: Client, folder: Path, hostname: str | None = None, *, wanted: str | None = None) -> str:
     """Have the client ask for an IPv4 address, with that name in its request, and take it; which one it is."""
     script, out = folder / "udhcpc.sh", folder / f"{client.name}.lease"
     script.write_text(_SCRIPT)
     script.chmod(0o755)
     out.unlink(missing_ok=True)
     said = ["-x", f"0x0c:{hostname.encode().hex()}"] if hostname else []
+    said += ["-r", wanted] if wanted else []
     asking = [busybox(), "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", str(script), *said]
     done = client.run(["env", f"OUT={out}", *asking], timeout=20)
     assert done.returncode == 0, done.stderr

@@ -58,6 +58,8 @@ async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: 
         await emits("groups.sync_group", router_id="home", group_id=1, request=group)
         block = {"access_control_policy": {"block_all_internet": True}}
         await emits("groups.update_group_policy", router_id="home", group_id=1, policies=block)
+        guest = {"add": [{"mac": lab.clients["guest"].mac}]}
+        await emits("groups.update_group_devices", router_id="home", group_id=1, update=guest)
         await emits("groups.sync_all_groups", router_id="home", request={"groups": [{**group, "group": 1}]})
         await emits("devices.discover", router_id="home")
         await emits("devices.rename", router_id="home", mac=lab.clients["child"].mac, request={"name": "Ada's"})
