@@ -94,7 +94,13 @@ def problems_part() -> str:
 
 
 def events_part() -> str:
-    words = {str: "text", int: "number", bool: "yes or no", tuple[str, ...]: "list of texts"}
+    words: dict[Any, str] = {
+        str: "text",
+        str | None: "text or null",
+        int: "number",
+        bool: "yes or no",
+        tuple[str, ...]: "list of texts",
+    }
 
     def row(name: str, kind: type) -> tuple[str, ...]:
         data = ", ".join(f"`{field}` {words[hint]}" for field, hint in get_type_hints(kind).items())

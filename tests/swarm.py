@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.api.torrent import AddTorrentRequest, InfoHash, Magnet, Torrent, TorrentStatus
-from tidegate.daemon import torrentstore
 from tidegate.daemon.journal import Journal
-from tidegate.daemon.library import Library
+from tidegate.daemon.library import MIGRATIONS, Library
+from tidegate.daemon.listsource import NO_LISTS, ListSettings
+from tidegate.daemon.security import SecurityService
 from tidegate.daemon.torrents import TorrentService
 from tidegate.events import Event
 from tidegate.settings import Settings, TorrentSettings
@@ -42,8 +43,8 @@ class Seeder:
 
 
 @contextmanager
-def seeder(folder: Path, *, mib: float, rate_kib: int = 0) -> Iterator[Seeder]:
-    words = ["--dir", str(folder), "--size", str(mib), "--rate", str(rate_kib)]
+def seeder(folder: Path, *, mib: float, rate_kib: int = 0, host: str = "127.0.0.1") -> Iterator[Seeder]:
+    words = ["--dir", str(folder), "--size", str(mib), "--rate", str(rate_kib), "--listen", f"{host}:0"]
     command = [sys.executable, "-m", "tidegate.lab.seeder", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
@@ -86,6 +87,7 @@ class Service:
     """The torrent service in this process, with what it stands on."""
 
     torrent: TorrentService
+    security: SecurityService
     library: Library
     journal: Journal
     downloads: Path
@@ -96,12 +98,12 @@ class Service:
 
 
 @asynccontextmanager
-async def service(folder: Path, save_every: float = 60.0) -> AsyncIterator[Service]:
+async def service(folder: Path, save_every: float = 60.0, lists: ListSettings = NO_LISTS) -> AsyncIterator[Service]:
     """Open the service on a folder; what it knew before is there again."""
-    journal = await Journal.open(folder / "torrents.db", torrentstore.TABLES)
-    library = await Library.open(journal, folder / "downloads", QUIET, save_every)
+    journal = await Journal.open(folder / "torrents.db", MIGRATIONS)
+    library = await Library.open(journal, folder / "downloads", QUIET, save_every, lists)
     try:
-        yield Service(TorrentService(library), library, journal, folder / "downloads")
+        yield Service(TorrentService(library), SecurityService(library), library, journal, folder / "downloads")
     finally:
         await library.close(patience=2)
         await journal.close()

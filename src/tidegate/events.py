@@ -344,6 +344,48 @@ class TorrentFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SecurityBlacklistUpdated:
+    """An address or network was put on the blacklist or taken off it; `action`: added, updated, removed, expired."""
+
+    ip: str
+    action: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityWhitelistUpdated:
+    """An address or network was put on the whitelist or taken off it; `action`: added, updated, removed."""
+
+    ip: str
+    action: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IpFilterLoaded:
+    """A list of addresses was read and is in force: so many ranges, and so many lines that could not be read."""
+
+    source: str
+    ranges: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class IpFilterFailed:
+    """A list of addresses could not be loaded, or waits for a person; what was loaded before is in force."""
+
+    source: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class IpFilterDropped:
+    """A list of addresses is in force no more: the settings do not name it any longer."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class TorrentEngineDown:
     """The torrent process ended without being asked; it is being started again."""
 
@@ -413,6 +455,11 @@ Event = (
     | TorrentStatusChanged
     | MetadataReceived
     | TorrentFailed
+    | SecurityBlacklistUpdated
+    | SecurityWhitelistUpdated
+    | IpFilterLoaded
+    | IpFilterFailed
+    | IpFilterDropped
     | TorrentEngineDown
     | TorrentEngineUp
     | OperationStarted

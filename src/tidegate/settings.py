@@ -47,6 +47,15 @@ class TorrentSettings:
     upnp: bool = doc("Ask the gateway for a port by UPnP.", True)
     natpmp: bool = doc("Ask the gateway for a port by NAT-PMP and PCP.", True)
     utp: bool = doc("Use uTP (BEP 29) beside TCP.", True)
+    ip_filter: tuple[str, ...] = doc(
+        "Lists of addresses that may not connect, NAME=FILE in the folder `lists` of the state directory, or NAME=URL.", ()
+    )
+    ip_filter_refresh_hours: int = doc("How old a list from a URL may get, 1 to 720 hours.", 24, least=1, most=720)
+    ip_filter_hosts: tuple[str, ...] = doc(
+        "Hosts that lists may be fetched from though their address is private, and by http.", ()
+    )
+    ip_filter_authority: Path | None = doc("A file of certificates (PEM) to trust beside the system's, for lists.", None)
+    ip_filter_trackers: bool = doc("Let the filter hold for trackers too.", True)
     command_prefix: tuple[str, ...] = doc("Words put before the torrent process's own command, to run it elsewhere.", ())
 
 

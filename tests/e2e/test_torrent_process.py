@@ -16,8 +16,8 @@ import pytest
 from tests.swarm import PATIENCE, Seeder, is_seeding, link, quiet_settings, seeder, sha256, until
 from tidegate.api.torrent import AddTorrentRequest, InfoHash
 from tidegate.contract.acting import Acting, act
-from tidegate.daemon import torrentstore
 from tidegate.daemon.journal import Journal
+from tidegate.daemon.library import MIGRATIONS
 from tidegate.daemon.takeover import TABLES
 from tidegate.daemon.torrentnode import TorrentNode, torrent_node
 from tidegate.errors import Gone, Invalid, NotFound, Unavailable
@@ -80,7 +80,7 @@ async def control(state_dir: Path, save_every: float = 5.0, patience: float = 15
 
 async def stored(state_dir: Path) -> tuple[list[str], list[Entry]]:
     """The names and events in the torrent process's own journal, while it does not run."""
-    journal = await Journal.open(state_dir / "torrent/torrents.db", torrentstore.TABLES)
+    journal = await Journal.open(state_dir / "torrent/torrents.db", MIGRATIONS)
     names = await journal.read(lambda db: [name for (name,) in db.execute("SELECT name FROM torrent")])
     entries = await journal.entries(0, 100_000)
     await journal.close()

@@ -10,9 +10,10 @@ import pytest
 
 import tidegate
 from tidegate.api import Tidegate
+from tidegate.api.security import Address, BlacklistAddRequest, IPFilterLoadRequest, ListName, Network, WhitelistAddRequest
 from tidegate.api.torrent import AddTorrentRequest, Folder, InfoHash, Magnet
 from tidegate.daemon.app import running
-from tidegate.errors import Invalid, NotFound
+from tidegate.errors import Invalid, NotFound, Refused
 from tidegate.settings import load
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,7 @@ def torrent(name: str) -> tuple[bytes, InfoHash]:
 async def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Tidegate]:
     quiet = dict.fromkeys(("torrent.dht", "torrent.lsd", "torrent.upnp", "torrent.natpmp", "torrent.utp"), False)
     flags = {"state_dir": tmp_path / "state", "listen": "127.0.0.1:0", "log_level": "error", **quiet}
-    flags["torrent.listen"] = "127.0.0.1:0"
+    flags |= {"torrent.listen": "127.0.0.1:0", "torrent.ip_filter": "own=own.txt"}
     async with running(load(environment={}, flags=flags)[0]) as host:
         if request.param == "in-process":
             yield host.services
@@ -82,3 +83,42 @@ async def test_what_is_no_torrent_is_refused_with_its_place_and_a_stranger_is_no
         with pytest.raises(NotFound):
             await call
     assert (await daemon.torrent.list()).total == 0
+
+
+async def test_networks_are_banned_let_in_and_explained(daemon: Tidegate) -> None:
+    security = daemon.security
+    for text, canonical in (
+        ("203.0.113.7/32", "203.0.113.7"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:DB8:0::/32", "2001:db8::/32"),
+    ):
+        added = await security.add_to_blacklist(BlacklistAddRequest(Network(text)))
+        assert (added.ip, added.hits) == (canonical, 0)
+    white = await security.add_to_whitelist(WhitelistAddRequest(Network("10.1.0.0/16")))
+    assert (await security.get_whitelist()).entries == (white,)
+    listed = await security.get_blacklist()
+    assert (listed.ips, listed.count) == (("203.0.113.7", "10.0.0.0/8", "2001:db8::/32"), 3)
+    for ip, blocked, by in (
+        ("10.2.3.4", True, "blacklist"),
+        ("10.1.3.4", False, "whitelist"),
+        ("::ffff:10.1.3.4", False, "whitelist"),
+        ("2001:db8::1", True, "blacklist"),
+        ("192.0.2.1", False, None),
+    ):
+        verdict = await security.test_address(Address(ip))
+        assert (verdict.blocked, verdict.by) == (blocked, by)
+    for network in (Network("10.0.0.0/8"), Network("2001:db8::/32")):
+        assert (await security.remove_from_blacklist(network)).ip == network
+        with pytest.raises(NotFound):
+            await security.remove_from_blacklist(network)
+    assert (await security.get_ip_filter_stats()).total_rules == 2
+
+
+async def test_a_list_that_is_not_there_is_refused_and_a_name_that_is_not_is_invalid(daemon: Tidegate) -> None:
+    with pytest.raises(Refused, match="own was not loaded: there is no file"):
+        await daemon.security.load_ip_filter()
+    with pytest.raises(Invalid):
+        await daemon.security.load_ip_filter(IPFilterLoadRequest((ListName("other"),)))
+    stats = await daemon.security.get_ip_filter_stats()
+    assert (stats.enabled, stats.stats.sources[0].name, stats.stats.sources[0].rules) == (False, "own", 0)
+    assert stats.stats.sources[0].last_error

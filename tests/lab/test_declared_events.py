@@ -29,7 +29,10 @@ HASH = hashlib.sha1(INFO).hexdigest()
 async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: Path) -> None:
     quiet = dict.fromkeys(("torrent.dht", "torrent.lsd", "torrent.upnp", "torrent.natpmp", "torrent.utp"), False)
     flags = {"state_dir": tmp_path / "state", "listen": "127.0.0.1:0", "log_level": "error", **quiet}
-    flags["torrent.listen"] = "127.0.0.1:0"
+    flags |= {"torrent.listen": "127.0.0.1:0", "torrent.ip_filter": "own=own.txt"}
+    (tmp_path / "state/lists").mkdir(mode=0o700, parents=True)
+    (tmp_path / "state").chmod(0o700)
+    (tmp_path / "state/lists/own.txt").write_text("203.0.113.7")
     async with running(load(environment={}, flags=flags)[0]) as daemon:
         executor = Executor(areas(daemon.services))
         done: set[str] = set()
@@ -79,5 +82,11 @@ async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: 
         await emits("torrent.pause", info_hash=HASH)
         await emits("torrent.resume", info_hash=HASH)
         await emits("torrent.remove", info_hash=HASH)
+        ban = {"ip": "203.0.113.0/24", "reason": "scan"}
+        await emits("security.add_to_blacklist", request=ban)
+        await emits("security.remove_from_blacklist", ip=ban["ip"])
+        await emits("security.add_to_whitelist", request=ban)
+        await emits("security.remove_from_whitelist", ip=ban["ip"])
+        await emits("security.load_ip_filter")
         await emits("torrent.add", request={"magnet": f"magnet:?xt=urn:btih:{'ab' * 20}"})
         assert done == WRITES.keys(), "a new command: let it show here that it tells what it declares"

@@ -10,7 +10,7 @@ from typing import Any
 import libtorrent as lt
 import pytest
 
-from tidegate.torrent.ipfilter import EVERYTHING, IpFilter, Match, Networks, Rule, Verdict, canonical, suspicion
+from tidegate.torrent.ipfilter import EVERYTHING, IpFilter, Match, Networks, Rule, Verdict, suspicion
 from tidegate.torrent.iplist import AddressList
 from tidegate.torrent.ranges import Ranges
 
@@ -144,15 +144,6 @@ def test_rules_stay_within_the_network_that_is_asked_for() -> None:
         Rule("1.2.3.0", "1.2.3.255", True),
         Rule("1.2.3.0", "1.2.3.127", False),
     ]
-
-
-def test_one_address_has_one_name() -> None:
-    for text in ("1.2.3.4", "1.2.3.4/32", "::ffff:1.2.3.4"):
-        assert canonical(text) == ip_network("1.2.3.4")
-    assert str(canonical("2001:DB8:0::1")) == "2001:db8::1/128"
-    for bad in ("1.2.3", "1.2.3.4/24", "fe80::1%eth0", "", "x", "1.2.3.4/33"):
-        with pytest.raises(ValueError, match=r"."):
-            canonical(bad)
 
 
 def ranges(count: int) -> AddressList:

@@ -10,6 +10,7 @@ from tidegate.api.groups import Groups
 from tidegate.api.infrastructure import Infrastructure
 from tidegate.api.keys import Keys
 from tidegate.api.routers import Routers
+from tidegate.api.security import Security
 from tidegate.api.session import Session
 from tidegate.api.system import Operations, System
 from tidegate.api.torrent import Torrent
@@ -25,6 +26,7 @@ class Tidegate:
     devices: Devices
     torrent: Torrent
     session: Session
+    security: Security
     events: Events
     audit: Audit
     keys: Keys

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -96,11 +97,14 @@ class _Routes:
     def add_stream(self, path: str, endpoint: StreamEndpoint) -> None:
         self._streams[path] = endpoint
 
-    def find(self, verb: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-        """The endpoint and the path's parameters. Raises NotFound, or NotAllowed with the verbs that the path has."""
+    def find(self, verb: str, path: str, raw: bytes) -> tuple[Endpoint, dict[str, str]]:
+        """The endpoint and the path's parameters. Raises NotFound, or NotAllowed with the verbs that the path has.
+
+        `raw` is the path as it was sent: a parameter may hold a slash, written %2F, as a network does.
+        """
         if path in self._streams:
             raise NotAllowed("this is a stream: connect with a WebSocket", allow="GET", upgrade="websocket")
-        found = (self._fixed[path], {}) if path in self._fixed else self._match(path)
+        found = (self._fixed[path], {}) if path in self._fixed else self._match(raw.decode("latin-1"))
         if found is None:
             raise NotFound("no such path")
         verbs, parameters = found
@@ -111,7 +115,7 @@ class _Routes:
     def _match(self, path: str) -> tuple[dict[str, Endpoint], dict[str, str]] | None:
         for pattern, verbs in self._patterns.values():
             if match := pattern.fullmatch(path):
-                return verbs, match.groupdict()
+                return verbs, {name: unquote(value) for name, value in match.groupdict().items()}
         return None
 
     def find_stream(self, path: str) -> StreamEndpoint:
@@ -186,7 +190,7 @@ class _Door:
         if scope["type"] == "websocket":
             await self._routes.find_stream(scope["path"])(WebSocket(scope, receive, send))
         else:
-            endpoint, scope["path_params"] = self._routes.find(scope["method"], scope["path"])
+            endpoint, scope["path_params"] = self._routes.find(scope["method"], scope["path"], scope["raw_path"])
             response = await endpoint(Request(scope, receive))
             await response(scope, receive, send)
         return principal.by

@@ -18,6 +18,7 @@ from typing import Any
 
 from tidegate import __version__
 from tidegate.api import Tidegate
+from tidegate.api.security import Security
 from tidegate.api.session import Session
 from tidegate.api.system import Node
 from tidegate.api.torrent import Torrent
@@ -64,6 +65,7 @@ class TorrentHalf:
 
     torrent: Torrent
     session: Session
+    security: Security
     nodes: Callable[[], Sequence[Node]]
 
 
@@ -72,10 +74,10 @@ async def torrent_half(settings: Settings, journal: Journal) -> AsyncIterator[To
     """The torrent process with its mirror in this one; or, switched off, contracts that say so."""
     if settings.torrent.enabled:
         async with torrent_node(settings, journal) as node:
-            yield TorrentHalf(node.torrent, node.session, lambda: (node.node(),))
+            yield TorrentHalf(node.torrent, node.session, node.security, lambda: (node.node(),))
     else:
         why = "the torrent half is switched off (setting torrent.enabled)"
-        yield TorrentHalf(absent(Torrent, why), absent(Session, why), lambda: ())
+        yield TorrentHalf(absent(Torrent, why), absent(Session, why), absent(Security, why), lambda: ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
             devices=DevicesService(routers),
             torrent=torrents.torrent,
             session=torrents.session,
+            security=torrents.security,
             events=EventsService(journal),
             audit=AuditService(journal),
             keys=key_service,

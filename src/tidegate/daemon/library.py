@@ -16,16 +16,31 @@ from typing import Any, TypeVar
 import structlog
 
 from tidegate.api.torrent import TorrentStatus
+from tidegate.daemon import filterstore
 from tidegate.daemon import torrentstore as store
+from tidegate.daemon.filterlists import FilterLists
 from tidegate.daemon.journal import Journal
+from tidegate.daemon.listsource import NO_LISTS, ListSettings
 from tidegate.daemon.livetorrent import LiveTorrent, after, described, is_complete, news
+from tidegate.daemon.peerfilter import PeerFilter
 from tidegate.daemon.recorder import Recorder
 from tidegate.daemon.torrentrows import Rows
 from tidegate.daemon.torrentstore import Stored
 from tidegate.errors import Invalid, TidegateError, TooLarge
 from tidegate.events import MetadataReceived, TorrentFailed
 from tidegate.torrent import metainfo
-from tidegate.torrent.alerts import Counted, Failed, Happening, ListenFailed, Rechecking, ResumeSaved, Snapshot, Updated
+from tidegate.torrent.alerts import (
+    Counted,
+    Failed,
+    Happening,
+    ListenFailed,
+    PeerBlocked,
+    PeerConnected,
+    Rechecking,
+    ResumeSaved,
+    Snapshot,
+    Updated,
+)
 from tidegate.torrent.engine import Addition, Engine, EngineSettings, NotAdded
 
 T = TypeVar("T")
@@ -34,13 +49,24 @@ SAVE_EVERY = 5.0  # seconds between two looks for resume data of downloads: what
 SAVE_ALL_EVERY = 12  # looks; of torrents that get no further little changes
 LIFE = 1 << 32  # revisions that one life of the process has for itself
 
+# The numbered steps of the torrent journal's schema. A step that was released is never changed; new ones go to the end.
+MIGRATIONS = (*store.TABLES, *filterstore.TABLES)
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
 
 
 class Library:
     """Made by `open`, ended by `close`; the journal is the caller's."""
 
-    def __init__(self, journal: Journal, download_dir: Path, settings: EngineSettings, life: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        download_dir: Path,
+        settings: EngineSettings,
+        life: int,
+        peer_filter: PeerFilter,
+        lists: ListSettings,
+    ) -> None:
         self.rows = Rows(life * LIFE)
         self.counters: dict[str, int] = {}
         self.recorder = Recorder(journal)
@@ -49,16 +75,28 @@ class Library:
         self._live: dict[str, LiveTorrent] = {}
         self._by_hash: dict[str, LiveTorrent] = {}
         self._work: set[asyncio.Task[Any]] = set()
-        self.engine = Engine(settings, self._take)
+        self.peer_filter = peer_filter
+        self.engine = Engine(settings, self._take, peer_filter.known)
+        peer_filter.start(self.engine, self.recorder)
+        self.filter_lists = FilterLists(lists, peer_filter, self.recorder)
 
     @classmethod
     async def open(
-        cls, journal: Journal, download_dir: Path, settings: EngineSettings, save_every: float = SAVE_EVERY
+        cls,
+        journal: Journal,
+        download_dir: Path,
+        settings: EngineSettings,
+        save_every: float = SAVE_EVERY,
+        lists: ListSettings = NO_LISTS,
     ) -> Library:
         """Start the engine and give it back all torrents that the journal knows."""
         await asyncio.to_thread(download_dir.mkdir, parents=True, exist_ok=True)
-        library = cls(journal, download_dir, settings, await journal.commit(store.next_life))
+        peer_filter = await PeerFilter.open(journal, [source.name for source in lists.sources])
+        life = await journal.commit(store.next_life)
+        library = cls(journal, download_dir, settings, life, peer_filter, lists)
         await library._restore()
+        library.start_aside(peer_filter.run())
+        library.start_aside(library.filter_lists.run())
         library.start_aside(library._save_regularly(save_every))
         return library
 
@@ -68,6 +106,7 @@ class Library:
         for task in tuple(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
+        self.peer_filter.record_hits()
         await self.engine.close(patience)
         await self.recorder.close(patience)
 
@@ -151,6 +190,10 @@ class Library:
         task.add_done_callback(self._work.discard)
         return task
 
+    async def wholly(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a command to its end, also where the one who asked hangs up in the middle of it."""
+        return await asyncio.shield(self.start(work))
+
     def start_aside(self, work: Coroutine[Any, Any, Any]) -> None:
         """The same for work that nobody waits for; its bugs are logged."""
         self.start(work).add_done_callback(_log_bug)
@@ -180,6 +223,8 @@ class Library:
                     self._fail(live, why)
                 case Counted(counters):
                     self.counters = counters
+                case PeerBlocked() | PeerConnected():
+                    self.peer_filter.saw(happening)
                 case Rechecking(key, why) if live := self._live.get(key):
                     log.warning("the files are checked anew", torrent=live.info_hash, why=why)
                 case ListenFailed(address, why):

@@ -8,7 +8,7 @@ everything raises Unavailable: what was true is not handed out as if it still we
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class View:
         self._stats = GlobalStatsResponse(0, 0, 0, 0, 0, 0, 0)
         self._torrent: Torrent | None = None
         self._session: Session | None = None
+        self._line: Line | None = None
         self._counting = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
         self._queued: asyncio.Task[None] | None = None
@@ -61,6 +62,13 @@ class View:
         if self._torrent is None:
             raise self._down()
         return self._torrent
+
+    @property
+    def line(self) -> Line:
+        """The line to the other process. Raises Unavailable."""
+        if self._line is None:
+            raise self._down()
+        return self._line
 
     @property
     def rows(self) -> Rows:
@@ -82,12 +90,12 @@ class View:
         whole = await torrent.list()
         self._rows.reset(whole)
         self._stats = await self._session.get_global_stats()
-        self._torrent = torrent
+        self._torrent, self._line = torrent, line
 
     def lose(self, why: str) -> None:
         """The torrent process is gone; those who wait for a change are told."""
         self.why = why
-        self._torrent = self._session = None
+        self._torrent = self._session = self._line = None
         self._rows.close()
         self._rows = Rows()
 
@@ -186,10 +194,27 @@ class TorrentMirror(Torrent):
         return answer
 
     async def _ask(self, call: Awaitable[T]) -> T:
-        try:
-            return await call
-        except Unavailable as error:
-            raise Unavailable(f"the torrent process does not answer: {error.detail}; try again", retry_after=1) from error
+        return await _asked(call)
+
+
+async def _asked(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except Unavailable as error:
+        raise Unavailable(f"the torrent process does not answer: {error.detail}; try again", retry_after=1) from error
+
+
+class Through:
+    """A line to whichever torrent process is up, for contracts that the other process answers itself."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
+        return await _asked(self._view.line.request(verb, path, headers, body))
+
+    def messages(self, path: str) -> AsyncIterator[str]:
+        return self._view.line.messages(path)
 
 
 class SessionMirror(Session):

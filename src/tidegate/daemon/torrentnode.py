@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from tidegate.api.events import Events
+from tidegate.api.security import Security
 from tidegate.api.session import Session
 from tidegate.api.system import Node
 from tidegate.api.torrent import Torrent
@@ -27,9 +28,10 @@ from tidegate.contract import codec
 from tidegate.contract.client import remote
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.library import SAVE_EVERY
+from tidegate.daemon.listsource import ListSettings, sources
 from tidegate.daemon.takeover import OutOfStep, Takeover
 from tidegate.daemon.torrentlink import Link
-from tidegate.daemon.torrentmirror import PATIENCE, Hanging, SessionMirror, TorrentMirror, View
+from tidegate.daemon.torrentmirror import PATIENCE, Hanging, SessionMirror, Through, TorrentMirror, View
 from tidegate.daemon.torrentprocess import END_LIMIT, ProcessSettings, Report
 from tidegate.errors import TidegateError
 from tidegate.events import TorrentEngineDown, TorrentEngineUp
@@ -51,7 +53,7 @@ class NotStarted(Exception):
 
 
 class TorrentNode:
-    """`torrent` and `session` are the contracts as this process serves them.
+    """`torrent`, `session` and `security` are the contracts as this process serves them.
 
     `save_every` is how many seconds of a download a crash may cost at most; `patience` how many seconds without an answer make
     the process one that hangs.
@@ -63,6 +65,7 @@ class TorrentNode:
         self._view = View(patience)
         self.torrent: Torrent = TorrentMirror(self._view)
         self.session: Session = SessionMirror(self._view)
+        self.security: Security = remote(Security, Through(self._view))
         self._journal = journal
         self._command = [*settings.torrent.command_prefix, sys.executable, "-I", "-m", "tidegate.daemon.torrentprocess"]
         self._folder = settings.state_dir / "torrent"
@@ -188,6 +191,7 @@ class TorrentNode:
 
     async def _spawn(self) -> Process:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(self._settings.lists.folder).mkdir(mode=0o700, exist_ok=True)
         kept = {name: value for name in ("PATH", "LANG", "LC_ALL", "TZ") if (value := os.environ.get(name)) is not None}
         try:
             # A session of its own: Ctrl-C in the terminal is for the daemon, which then ends this process in order.
@@ -233,8 +237,17 @@ def _process_settings(settings: Settings, folder: Path, save_every: float) -> Pr
         folder=str(folder.absolute()),
         socket=str((settings.state_dir / "torrent.sock").absolute()),
         download_dir=str((chosen.download_dir or settings.state_dir / "downloads").absolute()),
-        engine=EngineSettings(chosen.listen, chosen.dht, chosen.lsd, chosen.upnp, chosen.natpmp, chosen.utp),
+        engine=EngineSettings(
+            chosen.listen, chosen.dht, chosen.lsd, chosen.upnp, chosen.natpmp, chosen.utp, chosen.ip_filter_trackers
+        ),
         save_every=save_every,
+        lists=ListSettings(
+            sources(chosen.ip_filter),
+            str((settings.state_dir / "lists").absolute()),
+            chosen.ip_filter_hosts,
+            str(chosen.ip_filter_authority) if chosen.ip_filter_authority else None,
+            chosen.ip_filter_refresh_hours,
+        ),
         log_format=settings.log_format,
     )
 

@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Literal
 
 from tidegate.api.events import Events
+from tidegate.api.security import Security
 from tidegate.api.session import Session
 from tidegate.api.torrent import Torrent
 from tidegate.contract import codec
 from tidegate.contract.serve import application
-from tidegate.daemon import log, torrentstore
+from tidegate.daemon import log
 from tidegate.daemon.events import EventsService
 from tidegate.daemon.journal import Journal
-from tidegate.daemon.library import Library
+from tidegate.daemon.library import MIGRATIONS, Library
 from tidegate.daemon.listen import serving, unix_socket
+from tidegate.daemon.listsource import ListSettings
+from tidegate.daemon.security import SecurityService
 from tidegate.daemon.torrentlink import LinkDoor
 from tidegate.daemon.torrents import SessionService, TorrentService
 from tidegate.errors import TidegateError
@@ -46,6 +49,7 @@ class ProcessSettings:
     download_dir: str
     engine: EngineSettings
     save_every: float
+    lists: ListSettings
     log_format: Literal["auto", "console", "json"]
 
 
@@ -63,9 +67,15 @@ async def run(settings: ProcessSettings) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ending.set)
     loop.add_reader(sys.stdin.fileno(), _read_parent, ending)
-    journal = await Journal.open(Path(settings.folder) / "torrents.db", torrentstore.TABLES)
-    library = await Library.open(journal, Path(settings.download_dir), settings.engine, settings.save_every)
-    services = [(Torrent, TorrentService(library)), (Session, SessionService(library)), (Events, EventsService(journal))]
+    journal = await Journal.open(Path(settings.folder) / "torrents.db", MIGRATIONS)
+    downloads = Path(settings.download_dir)
+    library = await Library.open(journal, downloads, settings.engine, settings.save_every, settings.lists)
+    services = [
+        (Torrent, TorrentService(library)),
+        (Session, SessionService(library)),
+        (Security, SecurityService(library)),
+        (Events, EventsService(journal)),
+    ]
     async with serving(application(services, LinkDoor()), unix_socket(Path(settings.socket))):
         _report(Report(torrents=len(library.rows)))
         await ending.wait()

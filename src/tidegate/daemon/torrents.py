@@ -7,10 +7,8 @@ the engine is asked for peers alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,8 +34,6 @@ from tidegate.events import TorrentAdded, TorrentRemoved
 from tidegate.torrent import magnet, metainfo
 from tidegate.torrent.engine import check
 
-T = TypeVar("T")
-
 DELETE_PATIENCE = 20.0  # seconds that an answer waits for files to be deleted
 
 
@@ -53,25 +49,25 @@ class TorrentService(Torrent):
     async def add(self, request: AddTorrentRequest) -> AddedTorrent:
         link = magnet.read(request.magnet)
         name = link.name or link.info_hash
-        return await self._wholly(self._admit(_new(link.v1, link.v2, name, request.folder, request.paused, link.link)))
+        return await self._library.wholly(self._admit(_new(link.v1, link.v2, name, request.folder, request.paused, link.link)))
 
     async def upload(self, torrent: bytes, folder: Folder | None = None, paused: bool = False) -> AddedTorrent:
         # A file of the largest size allowed may take a second or two; nobody else is to wait for it.
         meta = await asyncio.to_thread(metainfo.read, torrent)
         new = _new(meta.v1, meta.v2, meta.name, folder, paused, None)
-        return await self._wholly(self._admit(described(new, meta, torrent)))
+        return await self._library.wholly(self._admit(described(new, meta, torrent)))
 
     async def status(self, info_hash: InfoHash) -> TorrentStatus:
         return self._library.row(self._known(info_hash))
 
     async def remove(self, info_hash: InfoHash, delete_data: bool = False) -> RemovedTorrent:
-        return await self._wholly(self._remove(self._known(info_hash), delete_data))
+        return await self._library.wholly(self._remove(self._known(info_hash), delete_data))
 
     async def pause(self, info_hash: InfoHash) -> TorrentStatus:
-        return await self._wholly(self._pause(self._known(info_hash)))
+        return await self._library.wholly(self._pause(self._known(info_hash)))
 
     async def resume(self, info_hash: InfoHash) -> TorrentStatus:
-        return await self._wholly(self._resume(self._known(info_hash)))
+        return await self._library.wholly(self._resume(self._known(info_hash)))
 
     async def get_peers(self, info_hash: InfoHash) -> PeerListResponse:
         live = self._known(info_hash)
@@ -140,10 +136,6 @@ class TorrentService(Torrent):
         if live is None or live.stored.leaving:
             raise NotFound(f"there is no torrent {info_hash}")
         return live
-
-    async def _wholly(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a command to its end, also where the one who asked hangs up in the middle of it."""
-        return await asyncio.shield(self._library.start(work))
 
 
 def _new(v1: str | None, v2: str | None, name: str, folder: Folder | None, paused: bool, link: str | None) -> Stored:

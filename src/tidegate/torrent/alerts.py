@@ -87,7 +87,22 @@ class ListenFailed:
     why: str
 
 
-Happening = Updated | Counted | ResumeSaved | Failed | Rechecking | ListenFailed
+@dataclass(frozen=True, slots=True)
+class PeerBlocked:
+    """The filter refused a connection, or ended one. `incoming`: the other side had begun it."""
+
+    ip: str
+    incoming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """A connection with a peer was made, whoever began it."""
+
+    ip: str
+
+
+Happening = Updated | Counted | ResumeSaved | Failed | Rechecking | ListenFailed | PeerBlocked | PeerConnected
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,14 @@ def _rechecking(alert: Any, key_of: KeyOf) -> Happening | None:
     return Rechecking(key, alert.error.message()) if key is not None else None
 
 
+_BY_IP_FILTER: Final = 0  # peer_blocked_alert::reason_t::ip_filter; the binding has no name for it
+
+
+def _blocked(alert: Any, _: KeyOf) -> Happening | None:
+    # A connection that somebody else began has no torrent yet.
+    return PeerBlocked(alert.ip[0], not alert.handle.is_valid()) if int(alert.reason) == _BY_IP_FILTER else None
+
+
 _CONVERSIONS: Final[dict[type, Callable[[Any, KeyOf], Happening | None]]] = {
     lt.state_update_alert: _updated,
     lt.session_stats_alert: lambda alert, _: Counted(dict(alert.values)),
@@ -209,6 +232,8 @@ _CONVERSIONS: Final[dict[type, Callable[[Any, KeyOf], Happening | None]]] = {
     lt.torrent_error_alert: _failed,
     lt.file_error_alert: _failed,
     lt.fastresume_rejected_alert: _rechecking,
+    lt.peer_blocked_alert: _blocked,
+    lt.peer_connect_alert: lambda alert, _: PeerConnected(alert.ip[0]),
     lt.listen_failed_alert: lambda alert, _: ListenFailed(f"{alert.address}:{alert.port}", alert.error.message()),
 }
 

@@ -25,6 +25,7 @@ import structlog
 from tidegate.errors import Fault, Invalid
 from tidegate.torrent import alerts
 from tidegate.torrent.alerts import Happening, Peer, ResumeSaved, Updated
+from tidegate.torrent.enginefilter import EngineFilter
 from tidegate.torrent.flushes import Flushes
 from tidegate.torrent.metainfo import SIZE_LIMIT
 
@@ -42,7 +43,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("tidegate.torrent")
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What a session is started with. `listen` is libtorrent's list: "0.0.0.0:6881,[::]:6881"."""
+    """What a session is started with. `listen` is libtorrent's list: "0.0.0.0:6881,[::]:6881". `filter_trackers`: trackers
+    that the filter has are not asked."""
 
     listen: str = "0.0.0.0:6881,[::]:6881"
     dht: bool = True
@@ -50,6 +52,7 @@ class EngineSettings:
     upnp: bool = True
     natpmp: bool = True
     utp: bool = True
+    filter_trackers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,12 @@ class Engine:
     All methods belong to the loop in which it was made; keys are those given to `add`.
     """
 
-    def __init__(self, settings: EngineSettings, told: Callable[[Sequence[Happening]], None]) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        told: Callable[[Sequence[Happening]], None],
+        ip_filter: EngineFilter | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._told = told
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="torrent-engine")
@@ -96,7 +104,10 @@ class Engine:
         self._reading, self._writing = socket.socketpair()
         self._reading.setblocking(False)
         self._writing.setblocking(False)
-        self._session: Any = lt.session(cast(Any, _pack(settings)))
+        parameters = lt.session_params(cast(Any, _pack(settings)))
+        if ip_filter is not None:
+            parameters.ip_filter = ip_filter.known  # in force before anybody can connect
+        self._session: Any = lt.session(parameters)
         self._limit_everybody()
         self._session.set_alert_fd(self._writing.fileno())
         self._loop.add_reader(self._reading, self._take_alerts)
@@ -175,6 +186,13 @@ class Engine:
         """The info dictionary as it came from the peers; None while it is not known."""
         handle = self._handles.get(key)
         return await self._in_thread(_info_section, handle) if handle else None
+
+    async def obey(self, ip_filter: EngineFilter) -> None:
+        """Have this filter in force in place of the one before, as one step; peers that it refuses are cut off.
+
+        The engine takes a copy: what the filter learns later is in force when it is given again.
+        """
+        await self._in_thread(self._session.set_ip_filter, ip_filter.known)
 
     async def listen_port(self) -> int:
         """The TCP port that peers reach us at; 0 where there is none."""
@@ -382,7 +400,12 @@ def _pack(settings: EngineSettings) -> dict[str, Any]:
         "enable_natpmp": settings.natpmp,
         "enable_incoming_utp": settings.utp,
         "enable_outgoing_utp": settings.utp,
-        "alert_mask": category.error_notification | category.status_notification | category.storage_notification,
+        "apply_ip_filter_to_trackers": settings.filter_trackers,
+        "alert_mask": category.error_notification
+        | category.status_notification
+        | category.storage_notification
+        | category.ip_block_notification
+        | category.connect_notification,
         "alert_queue_size": ALERT_LIMIT,
         "max_metadata_size": SIZE_LIMIT,
         "stop_tracker_timeout": 1,  # seconds that a farewell to a tracker may take when the session ends

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Final, NamedTuple
 
 from tidegate.torrent.iplist import AddressList
@@ -115,19 +116,9 @@ def _rule(network: Network, *, blocked: bool) -> Rule:
 
 
 def _text(version: int, number: int) -> str:
-    return str(IPv4Address(number) if version == 4 else IPv6Address(number))
-
-
-def canonical(text: str) -> Network:
-    """The address or network as one; IPv4 in IPv6's clothes (::ffff:1.2.3.4) is IPv4. Raises ValueError."""
-    if "/" not in text:
-        address: Address = ip_address(text)
-        if isinstance(address, IPv6Address):
-            if address.scope_id is not None:
-                raise ValueError("an address with a zone: give the address alone")
-            address = address.ipv4_mapped or address
-        return ip_network(address)
-    return ip_network(text)
+    if version == 4:
+        return inet_ntop(AF_INET, number.to_bytes(4, "big"))
+    return inet_ntop(AF_INET6, number.to_bytes(16, "big"))
 
 
 # ── what waits for a person

@@ -93,7 +93,7 @@ class ListReader:
     def end(self) -> tuple[str, AddressList]:
         """What the last line blocks, and the whole list. Raises NotAList where no line could be read."""
         last = self._block(self._rest.decode("latin-1") + "\n") if self._rest else ""
-        v4, v6 = (Ranges.from_bytes(version, bytes(self._packed[version])) for version in (4, 6))
+        v4, v6 = (Ranges.of_bytes(version, bytes(self._packed[version])) for version in (4, 6))
         if not (v4 or v6) and self._skipped:
             raise NotAList(f"none of its {self._lines} lines is an address, a network or a range")
         return last, AddressList(v4, v6, self._lines, self._skipped, tuple(self._faults))

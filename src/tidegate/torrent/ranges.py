@@ -19,7 +19,7 @@ WIDTH = {4: 4, 6: 16}  # bytes of an address
 class Ranges:
     """Addresses of one IP version as numbers, in ranges from `firsts[n]` to `lasts[n]`: sorted, disjoint and never adjacent.
 
-    Made by `of` or `from_bytes`, from ranges in any order that may overlap.
+    Made by `of` and `of_bytes` from ranges in any order that may overlap.
     """
 
     version: Version
@@ -33,10 +33,16 @@ class Ranges:
         return cls._shortest(version, [first for first, _ in found], [last for _, last in found])
 
     @classmethod
-    def from_bytes(cls, version: Version, packed: bytes) -> Ranges:
+    def of_bytes(cls, version: Version, packed: bytes) -> Ranges:
         """The ranges of pairs of addresses, first and last, each in network byte order."""
         numbers = _unpack(version, packed)
         return cls._shortest(version, numbers[::2], numbers[1::2])
+
+    @classmethod
+    def from_bytes(cls, version: Version, packed: bytes) -> Ranges:
+        """What `to_bytes` wrote: in their shortest form already, so this takes a few milliseconds."""
+        numbers = _unpack(version, packed)
+        return cls(version, numbers[::2], numbers[1::2])
 
     @classmethod
     def _shortest(cls, version: Version, firsts: Sequence[int], lasts: Sequence[int]) -> Ranges:
