@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from tidegate.policy.state import ControllerId, RouterName
 from tidegate.router import agent
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.local import LocalShell
-from tidegate.router.shell import Result
+from tidegate.router.shell import Dialogue, Result
+from tidegate.router.statefile import Answer, read_answer
 
 HOME = Interfaces.of("br-lan", "wan")
 US = ControllerId("00000000000000aa")
@@ -65,6 +66,11 @@ class Edge:
         Path(self.agent).write_bytes(agent.TEXT)
 
 
+def last_answer(out: bytes) -> Answer:
+    """What became of it in the end, without the word that a change is made."""
+    return read_answer(out.removeprefix(f"tidegate-agent {agent.VERSION} changed\n".encode()))
+
+
 class EdgeShell(LocalShell):
     """Runs what a router is told to run, by the shell that this edge has as /bin/sh."""
 
@@ -73,8 +79,18 @@ class EdgeShell(LocalShell):
         self._sh = edge.sh
 
     async def run(self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 20.0, limit: int = 4 << 20) -> Result:
+        return await super().run(self._here(command), stdin, seconds=seconds, limit=limit)
+
+    @asynccontextmanager
+    async def talk(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 20.0, limit: int = 4 << 20
+    ) -> AsyncIterator[Dialogue]:
+        async with super().talk(self._here(command), stdin, seconds=seconds, limit=limit) as dialogue:
+            yield dialogue
+
+    def _here(self, command: Sequence[str]) -> list[str]:
         assert command[0] == "/bin/sh"
-        return await super().run([*self._sh, *command[1:]], stdin, seconds=seconds, limit=limit)
+        return [*self._sh, *command[1:]]
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.edge import HOME, KERNEL, US, Edge, EdgeShell, an_edge
+from tests.integration.edge import HOME, KERNEL, US, Edge, EdgeShell, an_edge, last_answer
 from tidegate.errors import Conflict, Refused, Unavailable
 from tidegate.policy import tc
 from tidegate.policy.compiler import checksum
@@ -24,8 +25,8 @@ from tidegate.policy.group import GroupId
 from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, ControllerId, GroupState, Limit, RouterName, from_text, to_text
 from tidegate.router.agent import VERSION
 from tidegate.router.engine import RouterOperationsEngine
-from tidegate.router.shell import Result
-from tidegate.router.statefile import Answer, read_answer
+from tidegate.router.shell import Dialogue
+from tidegate.router.statefile import Answer
 
 pytestmark = pytest.mark.anyio
 
@@ -57,15 +58,16 @@ async def engine(edge: Edge) -> RouterOperationsEngine:
 
 def send(edge: Edge, generation: int, bundle: bytes, sum: str | None = None) -> Answer:
     """A bundle to the agent as any controller could send it."""
-    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", str(generation), sum or checksum(bundle), "5", *HOME]
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", str(generation), sum or checksum(bundle)]
+    command += [str(len(bundle)), "5", *HOME]
     done = subprocess.run(command, input=bundle, capture_output=True, timeout=30, env=edge.environment)
-    return read_answer(done.stdout)
+    return last_answer(done.stdout)
 
 
 def ask(edge: Edge, *words: str) -> Answer:
     """What the agent answers to anything else."""
     command = [*edge.enter, *edge.sh, edge.agent, VERSION, *words]
-    return read_answer(subprocess.run(command, capture_output=True, timeout=30, env=edge.environment).stdout)
+    return last_answer(subprocess.run(command, capture_output=True, timeout=30, env=edge.environment).stdout)
 
 
 def parts(**texts: str) -> bytes:
@@ -156,7 +158,7 @@ async def test_a_change_that_fails_at_any_stage_is_undone(edge: Edge, engine: Ro
 
 async def test_a_document_that_can_not_be_written_undoes_the_change(edge: Edge, engine: RouterOperationsEngine) -> None:
     state = edge.root / "etc/tidegate/state.json"
-    (edge.root / "etc/tidegate/state.json.new").mkdir()  # the agent finds a folder where it wants to write
+    edge.run("cd $TIDEGATE_ROOT/etc/tidegate && rmdir pending && touch pending")  # where the agent wants a folder
     kernel = edge.run(KERNEL)
     document = state.read_text()
     with pytest.raises(Refused) as refused:
@@ -212,12 +214,14 @@ class LosesItsLine(EdgeShell):
 
     arrives = True
 
-    async def run(self, command: Sequence[str], stdin: bytes = b"", **limits: Any) -> Result:
-        if "apply" not in command:
-            return await super().run(command, stdin, **limits)
+    @asynccontextmanager
+    async def talk(self, command: Sequence[str], stdin: bytes = b"", **limits: Any) -> AsyncIterator[Dialogue]:
+        async def read(size: int) -> bytes:
+            raise Unavailable("the line was cut")
+
         if self.arrives:
-            await super().run(command, stdin, **limits)
-        raise Unavailable("the line was cut")
+            await self.run(command, stdin, **limits)
+        yield Dialogue(read, lambda data: None, 1, 1)
 
 
 @pytest.mark.parametrize("arrives", [True, False])
@@ -351,7 +355,7 @@ async def test_the_lock_of_a_killed_agent_is_taken_over(edge: Edge, engine: Rout
 async def test_a_change_that_lost_its_caller_runs_to_its_end(edge: Edge, engine: RouterOperationsEngine) -> None:
     """SIGHUP and a closed channel are what a cut line looks like to the agent."""
     bundle = parts(tc_put="class replace dev wan parent 1: classid 1:101 htb rate 1mbit ceil 1mbit", state=_state(edge, 3))
-    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", "2", checksum(bundle), "5", *HOME]
+    command = [*edge.enter, *edge.sh, edge.agent, VERSION, "apply", "2", checksum(bundle), str(len(bundle)), "5", *HOME]
     agent = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=edge.environment
     )
@@ -459,5 +463,5 @@ def _state(edge: Edge, generation: int) -> str:
 async def test_an_agent_of_another_version_says_so_and_does_nothing(edge: Edge, asked: list[str]) -> None:
     before = edge.picture()
     done = subprocess.run([*edge.enter, *edge.sh, edge.agent, *asked], capture_output=True, timeout=30, env=edge.environment)
-    assert read_answer(done.stdout).word == "version"
+    assert last_answer(done.stdout).word == "version"
     assert edge.picture() == before

@@ -178,7 +178,7 @@ async def test_the_last_three_confirmed_documents_are_kept(edge: Edge, engine: R
     copies, _ = await engine.documents.copies()
     kept = [(copy.file, copy.document.generation) for copy in copies if copy.document]
     assert kept == [("state.json", 5), ("current", 5), ("earlier.1", 4), ("earlier.2", 3)]
-    assert [path.name for path in sorted(folder(edge).iterdir()) if path.suffix != ".json"] == [
+    assert [path.name for path in sorted(folder(edge).iterdir()) if path.is_file() and path.suffix != ".json"] == [
         "current",
         "earlier.1",
         "earlier.2",
@@ -195,9 +195,9 @@ async def test_a_commit_that_was_cut_off_between_two_renames_is_brought_to_its_e
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     for moved in ({}, {"earlier.2": texts["earlier.1"]}, {"earlier.2": texts["earlier.1"], "earlier.1": texts["current"]}):
         pending = folder(edge) / "pending"
-        pending.mkdir()
+        pending.mkdir(exist_ok=True)
         (pending / "bundle").write_text(new)
-        (pending / "mark").write_text(f"{checksum(new.encode())[:16]} 3 {boot} 0\n")
+        (pending / "mark").write_text(f"{checksum(new.encode())[:16]} 3 {boot} 0 waits\n")
         for name in ("current", "earlier.1", "earlier.2"):
             (folder(edge) / name).unlink(missing_ok=True)
         left = texts | moved

@@ -296,15 +296,14 @@ async def test_every_fault_of_a_wish_is_named_and_nothing_is_sent(home: Controll
 @pytest.mark.dialects
 async def test_a_refused_change_is_told_and_leaves_router_and_journal_as_they_were(home: Controller) -> None:
     await home.sync(1, home.device("child"), down=20)
-    home.lab.router.run("mkdir /etc/tidegate/state.json.new")
     before, listed = home.picture(), await home.groups.list_groups(HOME)
+    home.lab.router.run("cd /etc/tidegate && rmdir pending && touch pending")  # where the agent wants a folder
     with pytest.raises(Refused) as refused:
         await home.sync(1, home.device("child"), down=5)
     assert refused.value.facts["restored"] is True
     assert home.picture() == before
     assert await home.groups.list_groups(HOME) == listed
     assert isinstance((await home.events())[-1], GroupSyncFailed)
-    home.lab.router.run("rmdir /etc/tidegate/state.json.new")
     assert (await home.sync(1, home.device("child"), down=5)).verified
 
 
@@ -384,10 +383,9 @@ async def test_the_trail_says_who_changed_what_from_what_to_what_and_failures_to
     since = home.journal.head
     await home.sync(1, home.device("child"), down=20, up=5)
     await home.sync(1, home.device("child"), home.device("parent"), down=5)
-    home.lab.router.run("mkdir /etc/tidegate/state.json.new")
+    home.lab.router.run("cd /etc/tidegate && rmdir pending && touch pending")
     with pytest.raises(Refused):
         await home.sync(1, down=7, active=False)
-    home.lab.router.run("rmdir /etc/tidegate/state.json.new")
     await home.groups.delete_group(HOME, GroupId(1))
     entries = (await AuditService(home.journal).list(since)).entries
     assert {(entry.by, entry.request) for entry in entries} == {("key:ab12cd34", "5f9e2a6e17e5adef")}

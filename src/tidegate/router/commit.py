@@ -1,8 +1,10 @@
-"""Confirmed commit: a bundle is sent, what the router then holds is verified, and only then is it asked to let it stand.
+"""Confirmed commit: a bundle is sent, what the router then holds is verified, and only then is it told to let it stand.
 
-What the agent reads back after the change comes in the same answer and is held against what should be there; where it is
-not, the change is taken back. Where it is, the router is asked over a new connection to let it stand; a change after which
-nobody can ask that, the router takes back itself.
+All of that is one exchange. Once the rules are changed, and while the router reads back what it holds, a new connection is
+made to see that whoever comes anew is still let in and answered. What was read back is held against what should be there;
+where it is not, the change is taken back. Where it is, and the door is open, the agent is told over the line of the change,
+which it went on listening to, that it stands. Where that line is dead, or the door shut, that is tried over new connections
+until the change's time is over; and a change after which nobody gets through, the router takes back itself.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple, NoReturn
 
@@ -19,7 +21,7 @@ from tidegate.policy.compiler import ID_DIGITS, RouterCommandBundle, checksum
 from tidegate.policy.plan import drift, plan
 from tidegate.policy.router import Interfaces
 from tidegate.router.aside import FEW, aside
-from tidegate.router.link import AgentLink
+from tidegate.router.link import AgentLink, Exchange
 from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_observation
 
 RETURN = 5.0  # seconds after the window within which a router answers again, and runs what it ran before
@@ -41,6 +43,19 @@ class Made(NamedTuple):
     answered: float
     verified: float
     confirmed: float
+
+
+@dataclass(slots=True)
+class _Course:
+    """How a change went: what the router answered, and when; what it held then, where that could be read; what of that is
+    wrong; when that was known; and whether the change was confirmed over the line that it was sent over."""
+
+    answer: Answer
+    answered: float
+    after: Observation | None = None
+    wrong: tuple[str, ...] = ()
+    verified: float = 0.0
+    stands: bool = False
 
 
 class Stale(Exception):
@@ -71,18 +86,18 @@ class ConfirmedCommit:
 
         Raises Stale, Conflict, Refused (the old state is back in place), Unavailable or TimedOut.
         """
-        groups = len(bundle.document.groups)
-        data, whole = await aside(groups, FEW, _packed, bundle)
+        data, whole = await aside(len(bundle.document.groups), FEW, _packed, bundle)
         change = whole[:ID_DIGITS]
         await announce(change)
         sent = perf_counter()
         left_over, self._unconfirmed = self._unconfirmed, change
-        arguments = [str(bundle.generation), whole, str(self._window), *self._interfaces]
+        arguments = [str(bundle.generation), whole, str(len(data)), str(self._window), *self._interfaces]
         try:
-            answer = await self._link.ask("apply", *arguments, stdin=data)
+            async with self._link.talk("apply", *arguments, stdin=data) as talk:
+                course = await self._converse(talk, bundle, change)
         except (Unavailable, TimedOut) as error:
             return await self._ask_how_it_ended(bundle, change, sent, error)
-        answered = perf_counter()
+        answer, after = course.answer, course.after
         if answer.word == "stale":
             raise Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
         if answer.word == "busy":
@@ -100,21 +115,60 @@ class ConfirmedCommit:
             raise Unavailable("the change did not arrive whole; nothing was done")
         if answer.word == "broken":
             raise Unavailable("the router's agent was killed in the middle of the change, which was taken back")
-        try:
-            # The document is still the old one; `_confirm` sees the new one.
-            after = await aside(groups, FEW, read_observation, answer, self._interfaces, bundle.before)
-        except Refused as unreadable:
+        if after is None and answer.word == "ok":
             # What it runs now can't be verified, so it must not stay.
-            if answer.word == "ok":
-                await self._take_back(bundle, change, [unreadable.detail])
-            raise
+            await self._take_back(bundle, change, course.wrong)
+        if after is None:
+            raise Refused(f"the router's agent answered {' '.join((*answer.words, *course.wrong))[:300]!r}")
         if answer.word == "refused":
             _must_be_as_before(bundle, before, after, answer)
-        if answer.word != "ok":
-            raise Refused(f"the router's agent answered {' '.join(answer.words)[:200]!r}")
-        if wrong := plan(after.resources, bundle.after):
-            await self._take_back(bundle, change, [remark.text for remark in drift(wrong)])
-        return await self._confirm(bundle, change, after, sent, answered)
+        if course.wrong:
+            await self._take_back(bundle, change, course.wrong)
+        if not course.stands:
+            return await self._confirm(bundle, change, after, sent, course.answered)
+        return self._made(bundle, after, sent, course.answered, course.verified)
+
+    async def _converse(self, talk: Exchange, bundle: RouterCommandBundle, change: str) -> _Course:
+        """Hear what became of the change. As soon as it is made, and while the router reads back what it holds, somebody
+        knocks at its door; once both are well, it is told over the line that still stands to let the change stand."""
+        groups, knocking = len(bundle.document.groups), None
+        try:
+            answer = await talk.answer()
+            if answer.word == "changed":
+                knocking = asyncio.create_task(self._knock())
+                answer = await talk.answer()
+            course = _Course(answer, perf_counter())
+            try:
+                # The document is still the old one, and may be the damage that this mends.
+                if answer.sections:
+                    course.after = await aside(groups, FEW, read_observation, answer, self._interfaces, bundle.before)
+            except Refused as unreadable:
+                course.wrong = (unreadable.detail,)
+                return course
+            if course.after is None or answer.word != "ok":
+                return course
+            course.wrong = tuple(remark.text for remark in drift(plan(course.after.resources, bundle.after)))
+            course.verified = perf_counter()
+            if not course.wrong and knocking and await knocking:
+                outcome = await talk.say("confirm", change)
+                course.stands = outcome.words == ("stands", str(bundle.document.generation))
+            return course
+        finally:
+            if knocking:
+                knocking.cancel()
+
+    async def _knock(self) -> bool:
+        try:
+            await self._link.knock()
+        except Unavailable:
+            return False
+        return True
+
+    def _made(self, bundle: RouterCommandBundle, after: Observation, sent: float, answered: float, verified: float) -> Made:
+        self._unconfirmed = ""
+        return Made(
+            replace(after, document=bundle.document, pending=None, damage=None), sent, answered, verified, perf_counter()
+        )
 
     async def withdraw(self, change: str) -> Observation:
         """Have a change of ours that waits, and of which nobody knows what came, taken back; the router as it is then."""
@@ -132,7 +186,7 @@ class ConfirmedCommit:
     ) -> Made:
         """The line was cut while the agent worked, and it works on: ask it, over a new line, which of the two it is."""
         try:
-            after, _ = await self._observe()
+            after, taken = await self._observe()
         except (Unavailable, TimedOut):
             raise error from None
         answered = perf_counter()
@@ -140,7 +194,9 @@ class ConfirmedCommit:
         if as_asked and after.pending and after.pending.id == change:
             return await self._confirm(bundle, change, after, sent, answered)
         if as_asked and after.document == bundle.document:
-            return Made(after, sent, answered, answered, perf_counter())
+            return self._made(bundle, after, sent, answered, answered)
+        if taken and taken.change.id == change:
+            raise _reverted(change, error, after, taken)
         raise error
 
     async def _confirm(
@@ -162,8 +218,7 @@ class ConfirmedCommit:
         document = await aside(len(bundle.document.groups), FEW, read_document, answer, bundle.document)
         if document != bundle.document:
             await self._must_have_reverted(change, Unavailable(f"the router's agent answered {' '.join(answer.words)[:200]!r}"))
-        self._unconfirmed = ""
-        return Made(replace(after, document=document, pending=None), sent, answered, verified, perf_counter())
+        return self._made(bundle, after, sent, answered, verified)
 
     async def _must_have_reverted(self, change: str, error: Unavailable | TimedOut) -> NoReturn:
         """Nobody could confirm the change in time. Raises Refused once the router says that it took it back."""
@@ -182,14 +237,7 @@ class ConfirmedCommit:
                         pending=change,
                     ) from None
                 await asyncio.sleep(0.2)
-        verified = bool(taken and taken.change.id == change and taken.verified)
-        raise Refused(
-            f"the change {change} could not be confirmed: {error.detail}. The router took it back by itself: "
-            f"generation {seen.generation} stands, {'reverted, verified' if verified else 'see its drift'}",
-            reverted=change,
-            verified=verified,
-            generation=seen.generation,
-        )
+        raise _reverted(change, error, seen, taken)
 
     async def _take_back(self, bundle: RouterCommandBundle, change: str, wrong: Sequence[str]) -> NoReturn:
         """What was read back is not what was asked for, or can't be read: go back to what was before, then raise Refused."""
@@ -206,6 +254,17 @@ class ConfirmedCommit:
 def _packed(bundle: RouterCommandBundle) -> tuple[bytes, str]:
     data = bundle.to_bytes()
     return data, checksum(data)
+
+
+def _reverted(change: str, error: Unavailable | TimedOut, seen: Observation, taken: TakenBack | None) -> Refused:
+    verified = bool(taken and taken.change.id == change and taken.verified)
+    return Refused(
+        f"the change {change} could not be confirmed: {error.detail}. The router took it back by itself: "
+        f"generation {seen.generation} stands, {'reverted, verified' if verified else 'see its drift'}",
+        reverted=change,
+        verified=verified,
+        generation=seen.generation,
+    )
 
 
 def _must_be_as_before(bundle: RouterCommandBundle, before: Observation | None, after: Observation, answer: Answer) -> NoReturn:

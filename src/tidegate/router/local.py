@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio.subprocess import PIPE
-from collections.abc import Sequence
-from contextlib import suppress
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from tidegate.errors import Refused, TimedOut, Unavailable
-from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, Result
+from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, Dialogue, Result
 
 
 class LocalShell:
@@ -27,12 +27,7 @@ class LocalShell:
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
     ) -> Result:
         async with self._turn:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._prefix, *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self._environment
-                )
-            except OSError as error:
-                raise Unavailable(f"{command[0]} can't be started here: {error}") from None
+            process = await self._started(command, PIPE)
             try:
                 async with asyncio.timeout(seconds):
                     return await _converse(process, stdin, limit)
@@ -42,6 +37,39 @@ class LocalShell:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+
+    @asynccontextmanager
+    async def talk(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
+    ) -> AsyncIterator[Dialogue]:
+        async with self._turn:
+            process = await self._started(command, DEVNULL)
+            assert process.stdin
+            assert process.stdout
+            try:
+                dialogue = Dialogue(process.stdout.read, process.stdin.write, seconds, limit)
+                dialogue.say(stdin)
+                yield dialogue
+                process.stdin.close()
+                async with asyncio.timeout(seconds):
+                    await process.wait()
+            except TimeoutError:
+                raise TimedOut(f"no end after {seconds:g} s") from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    async def _started(self, command: Sequence[str], stderr: int) -> Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._prefix, *command, stdin=PIPE, stdout=PIPE, stderr=stderr, env=self._environment
+            )
+        except OSError as error:
+            raise Unavailable(f"{command[0]} can't be started here: {error}") from None
+
+    async def knock(self) -> None:
+        """There is no line that could be cut."""
 
     async def renew(self) -> None:
         """Each command is started anew already."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import asyncssh
 
 from tidegate.errors import Refused, TimedOut, Unavailable
-from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, HostKeyChanged, LogInRefused, Result
+from tidegate.router.shell import OUTPUT_LIMIT, TIME_LIMIT, Dialogue, HostKeyChanged, LogInRefused, Result
 
 HOST_KEY_ALGORITHMS: Final = ["ssh-ed25519"]
 # What OpenSSH has had since 6.5 and dropbear since 2013.61; nothing of SHA-1, CBC or DSA (SEC-31).
@@ -114,6 +114,43 @@ class SshShell:
             finally:
                 if not whole:
                     self._drop()  # whatever still runs there must not meet the next command
+
+    @asynccontextmanager
+    async def talk(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
+    ) -> AsyncIterator[Dialogue]:
+        async with self._turn:
+            process = await self._started(shlex.join(command))
+            whole = False
+            try:
+                dialogue = Dialogue(process.stdout.read, process.stdin.write, seconds, limit)
+                dialogue.say(stdin)
+                yield dialogue
+                async with asyncio.timeout(seconds):
+                    await _converse(process, b"", limit)
+                    await process.wait_closed()
+                whole = True
+            except TimeoutError:
+                raise TimedOut(f"{self._endpoint.host} did not finish within {seconds:g} s") from None
+            except (OSError, asyncssh.Error) as error:
+                raise Unavailable(f"the line to {self._endpoint.host} was cut: {_reason(error)}") from None
+            finally:
+                if not whole:
+                    self._drop()
+
+    async def knock(self) -> None:
+        at = self._endpoint
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(at.host, at.port)
+                try:
+                    greeting = await reader.readexactly(8)
+                finally:
+                    writer.close()
+        except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
+            raise Unavailable(f"{at.host} port {at.port} lets nobody in anew: {_reason(error)}") from None
+        if greeting != b"SSH-2.0-":
+            raise Unavailable(f"{at.host} port {at.port} does not greet who comes anew")
 
     async def renew(self) -> None:
         async with self._turn:

@@ -1,22 +1,29 @@
 # A change: received, put down as what waits, made, read back.
 
 apply() {
-	expected=$1 sum=$2 window=$3
-	shift 3
+	expected=$1 sum=$2 length=$3 window=$4
+	shift 4
+	birth_of $$
+	asker="$$ $birth"
 	work=$RUN/work.$$
-	trap 'rm -rf "$work"' EXIT
-	mkdir "$work" && cat >"$work/bundle" || { say refused receiving; return; }
+	trap 'rm -rf "$work"' EXIT # a lock taken later sets its own
+	mkdir "$work" && head -c "$length" >"$work/bundle" || { say refused receiving; return; }
 	got=$(sha256sum "$work/bundle")
 	[ "${got%% *}" = "$sum" ] || { say incomplete; return; }
 	unpack "$work/bundle" "$work" || { say refused unpacking; return; }
-	# From here on nothing depends on the caller, nor on this process.
-	(make_change "$@") </dev/null >"$work/answer" 2>/dev/null &
+	# From here on nothing depends on the caller, nor on this process. What goes to it directly is one line, for which there is
+	# room in any pipe.
+	(make_change "$@") 3>&1 </dev/null >"$work/answer" 2>/dev/null &
 	if wait $!; then
 		cat "$work/answer"
+		rm -rf "$work"
 	else
 		(lock && recover)
 		say broken
+		return
 	fi
+	# Nothing is held while we listen: others may confirm it, its time may run out.
+	! read -r order id || [ "$order" != confirm ] || confirm "$id" line
 }
 
 make_change() {
@@ -29,6 +36,7 @@ make_change() {
 	# Whoever cleared up after a caller that was killed may have taken this for a remainder.
 	[ -s "$work/state" ] || return 1
 	if change 2>"$work/error"; then
+		say changed >&3
 		say ok
 	else
 		say refused "$failed"
@@ -49,15 +57,16 @@ change() {
 	failed=
 }
 
-# The way back is on the flash, and the timer runs, before anything is touched. The mark comes last: without it nothing waits.
+# The way back is on the flash, and the timer runs, before anything is touched. The mark comes last, and ends with a word of
+# its own: without a whole one nothing waits.
 await_confirmation() {
-	new=$ETC/pending
-	mkdir -p "$new" && cat "$work/bundle" >"$new/bundle" && cat "$work/state" >"$STATE.new" || return 1
+	[ -d "$ETC/pending" ] || { mkdir -p "$ETC/pending" && to_flash "$ETC" "${ETC%/*}"; } || return 1
+	cp "$work/bundle" "$work/state" "$ETC/pending" || return 1
 	read_seconds
-	printf '%.16s %s %s %s\n' "$sum" $((expected + 1)) "$boot" $((seconds + window)) >"$new/mark.new" || return 1
+	printf '%.16s %s %s %s waits\n' "$sum" $((expected + 1)) "$boot" $((seconds + window)) >"$ETC/pending/mark" || return 1
 	: >"$RUN/armed"
-	to_flash "$new/bundle" "$new/mark.new" "$STATE.new" && mv "$new/mark.new" "$new/mark" && to_flash "$new" "$ETC" || return 1
-	(timer) </dev/null >/dev/null 2>&1 &
+	to_flash "$ETC/pending/bundle" "$ETC/pending/state" "$ETC/pending/mark" "$ETC/pending" || return 1
+	(timer) </dev/null >/dev/null 2>&1 3>&- &
 }
 
 undo() {

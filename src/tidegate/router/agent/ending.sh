@@ -7,7 +7,8 @@ recover() {
 	done
 	if ! read_pending; then
 		# Killed before the mark was there: nothing was touched yet.
-		[ ! -d "$ETC/pending" ] || drop_pending
+		! left_over || drop_pending
+		stop_timer
 	elif read_generation && [ "$generation" = "$heir" ]; then
 		commit
 	elif [ -f "$RUN/orphaned" ] || due; then
@@ -28,16 +29,27 @@ outlive() {
 
 # The state document's new name is the moment from which the change stands; all else can be done again.
 commit() {
-	[ "$generation" = "$heir" ] || mv "$STATE.new" "$STATE" || return 1
+	[ "$generation" = "$heir" ] || mv "$ETC/pending/state" "$STATE" || return 1
 	[ ! -f "$ETC/pending/bundle" ] || { keep; mv "$ETC/pending/bundle" "$ETC/current"; }
-	rm -rf "$ETC/pending" "$ETC/reverted"
-	to_flash "$ETC"
+	rm -f "$ETC/pending/mark" "$ETC/reverted"
+	to_flash "$ETC" "$ETC/pending"
 	stop_timer
 }
 
 drop_pending() {
-	rm -rf "$ETC/pending" "$STATE.new"
+	rm -rf "$ETC/pending"
 	stop_timer
+}
+
+# Whether anything lies where a change that waits has its place, or a killed one its folder.
+left_over() {
+	for left in "$ETC"/pending/* "$RUN"/work.*; do
+		case $left in
+		*/work.*) [ -d "/proc/${left##*.}" ] || [ ! -d "$left" ] || return 0 ;;
+		*) [ ! -e "$left" ] || return 0 ;;
+		esac
+	done
+	return 1
 }
 
 # Whatever step the change had reached: classes are put back and taken away in any case, and of each transaction of rules

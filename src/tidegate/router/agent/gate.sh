@@ -17,7 +17,7 @@ lawful() {
 	probe | status | flows | copies | heard) [ $# = 1 ] ;;
 	neighbours) [ $# = 2 ] && devices "$2" ;;
 	observe) shift && devices "$@" ;;
-	apply) number "${2-}" && hex 64 "${3-}" && number "${4-}" && shift 4 && devices "$@" ;;
+	apply) number "${2-}" && hex 64 "${3-}" && number "${4-}" && number "${5-}" && shift 5 && devices "$@" ;;
 	confirm) [ $# = 2 ] && hex 16 "$2" ;;
 	mend) [ $# = 3 ] && { [ "$2" = - ] || hex 64 "$2"; } && hex 64 "$3" ;;
 	revert) hex 16 "${2-}" && shift 2 && devices "$@" ;;

@@ -1,7 +1,7 @@
 # Without a controller: the timer of what waits, cron, the start of the router.
 
 timer() {
-	locked=
+	locked= until=$((seconds + window))
 	sleep "$window" &
 	birth_of $! && echo "$! $birth" >"$RUN/timer"
 	wait $!
@@ -10,6 +10,9 @@ timer() {
 		! lock || recover
 		unlock
 	done
+	# A caller whose line is dead and does not know it listens for ever.
+	read_seconds
+	[ "$seconds" -lt "$until" ] || { birth_of "${asker% *}" && [ "$birth" = "${asker#* }" ] && kill -9 "${asker% *}"; }
 }
 
 stop_timer() {
@@ -21,7 +24,7 @@ stop_timer() {
 heal() {
 	settle
 	if [ ! -L "$RUN/lock" ] && [ ! -f "$RUN/closed" ]; then
-		if read_pending; then due; else [ -d "$ETC/pending" ]; fi || return 0
+		if read_pending; then due; else left_over; fi || return 0
 	fi
 	! lock || { recover; finish_start; }
 	unlock

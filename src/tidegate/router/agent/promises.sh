@@ -5,7 +5,8 @@
 #   agent VERSION observe DEVICE...                       state document, what waits or was taken back, our table, the queues
 #   agent VERSION status                                  the same without table and queues
 #   agent VERSION neighbours DEVICE                       our addresses there, who was heard there, and the leases
-#   agent VERSION apply GENERATION SHA256 SECONDS DEVICE...  the bundle on stdin; all of it or nothing; then observe
+#   agent VERSION apply GENERATION SHA256 BYTES SECONDS DEVICE...  the bundle on stdin; all of it or nothing; then observe;
+#                                                         then "confirm ID" may come on stdin too
 #   agent VERSION confirm ID                              the change that waits stands from now on
 #   agent VERSION revert ID                               it is taken back now
 #   agent VERSION heard                                   that a change was taken back is known, and need not be kept
@@ -25,10 +26,9 @@
 # document bears its name; until then it is taken back by whoever comes first after its time: the timer, cron, a start of the
 # router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut line stops nothing.
 #
-# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, earlier.1
-# and earlier.2 those of before, pending/ the bundle and
-# mark (id, generation, boot, deadline in seconds of uptime) of what waits, state.json.new its document, `reverted` the id and
-# generation of what was taken back and nobody has heard of.
+# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, earlier.1 and earlier.2
+# those of before, pending/ the bundle and mark (id, generation, boot, deadline in seconds of uptime) of what waits and its
+# document, `reverted` the id and generation of what was taken back and nobody has heard of.
 #
 # Processes are the price on a small router: files are read by the shell itself where it can, and awk splits a bundle once.
 # The first line of an answer is "tidegate-agent VERSION WORD ..."; sections follow, "--- NAME", their text, "--- = STATUS".

@@ -17,8 +17,8 @@ read_generation() {
 
 # What waits to be confirmed: its id, the generation that it makes, and until when; false where nothing does.
 read_pending() {
-	pending= heir= birthplace= deadline=
-	[ -f "$ETC/pending/mark" ] && read -r pending heir birthplace deadline <"$ETC/pending/mark"
+	pending= heir= birthplace= deadline= waits=
+	[ -f "$ETC/pending/mark" ] && read -r pending heir birthplace deadline waits <"$ETC/pending/mark" && [ "$waits" = waits ]
 }
 
 read_seconds() {

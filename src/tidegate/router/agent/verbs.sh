@@ -1,21 +1,28 @@
 # The verbs that end what waits, and who asked for which.
 
+# confirm ID [line]: over the line of the change itself a word is enough.
 confirm() {
 	lock || { say busy "$owner"; return; }
 	recover
-	if ! read_pending; then
-		say none
-	elif [ "$pending" != "$1" ]; then
-		say pending "$pending"
-	elif commit; then
-		say ok
-		[ -f "$RUN/hooked" ] || hook
-	else
-		take_back
-		say none
+	outcome=none
+	if read_pending; then
+		if [ "$pending" != "$1" ]; then
+			outcome="pending $pending"
+		elif commit; then
+			outcome=ok
+			[ -f "$RUN/hooked" ] || hook
+		else
+			take_back
+		fi
 	fi
 	unlock
-	status
+	case $2$outcome in
+	lineok) say stands "$heir" ;;
+	*)
+		say $outcome
+		[ "$2" = line ] || status
+		;;
+	esac
 }
 
 revert() {
