@@ -71,7 +71,8 @@ def ask(edge: Edge, *words: str) -> Answer:
 
 
 def parts(**texts: str) -> bytes:
-    return "".join(f"--- {name.replace('_', '-')}\n{text}\n" for name, text in texts.items()).encode()
+    named = {"for": f"{US} home"} | texts
+    return "".join(f"--- {name.replace('_', '-')}\n{text}\n" for name, text in named.items()).encode()
 
 
 async def test_a_change_is_applied_read_back_and_written_down(edge: Edge, engine: RouterOperationsEngine) -> None:
@@ -322,6 +323,29 @@ async def test_a_root_queue_of_somebody_else_is_refused_and_left_alone(edge: Edg
     with pytest.raises(Refused, match=r"wan carries a root queue of somebody else \(bfifo 8001:\)"):
         await edge.engine().create_group_infrastructure()
     assert edge.picture() == before
+
+
+async def test_what_was_meant_for_another_router_is_refused_and_changes_nothing(
+    edge: Edge, engine: RouterOperationsEngine, tmp_path: Path
+) -> None:
+    """REL-16: of the same controller, at the same generation, with the checksum right."""
+    bundle = await engine.prepare([SLOWER])
+    before = edge.picture()
+    for theirs in (
+        replace(bundle.before, router=RouterName("school")),
+        replace(bundle.before, controller=ControllerId("b" * 16)),
+    ):
+        answer = send(edge, bundle.generation, replace(bundle, before=theirs).to_bytes())
+        assert answer.words == ("elsewhere", "home")
+        with pytest.raises(Conflict, match=f"is router home, not {theirs.router}: nothing was changed"):
+            await engine.apply_command_bundle(replace(bundle, before=theirs))
+    assert edge.picture() == before
+    assert (await engine.synchronise([SLOWER])).words
+    with_another = edge.engine(router="school")
+    with pytest.raises(Conflict, match="already enrolled here, as home"):
+        await with_another.synchronise([CHILD])
+    await with_another.create_group_infrastructure()  # enrolled anew, under another name: that is an act of its own
+    assert (await with_another.synchronise([CHILD])).words
 
 
 async def test_of_two_controllers_the_second_is_refused(edge: Edge, engine: RouterOperationsEngine) -> None:

@@ -24,8 +24,8 @@ ID_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class RouterCommandBundle:
-    """The compiled change: from the state document of before to `document`. `words` say what it does,
-    `remarks` the same with whose it is."""
+    """The compiled change: from the state document of `before`, which the router must have, to `document`. `words` say what it
+    does, `remarks` the same with whose it is."""
 
     before: StateDocument
     document: StateDocument
@@ -49,6 +49,7 @@ class RouterCommandBundle:
         undo = plan(self.change.desired, self.change.seen)
         parts: dict[str, list[str]] = {
             "state": to_text(self.document).splitlines(),  # first: the agent reads its first line with no other program
+            "for": [f"{self.before.controller} {self.before.router}"],
             "tc-put": self.change.tc_put(),
             **self.change.rules(lan),
             "tc-remove": self.change.tc_remove(),

@@ -100,6 +100,9 @@ class ConfirmedCommit:
         answer, after = course.answer, course.after
         if answer.word == "stale":
             raise Stale(f"it is at generation {' of controller '.join(answer.words[1:])}")
+        if answer.word == "elsewhere":
+            where = " ".join(answer.words[1:])[:40]
+            raise Conflict(f"what answers there is router {where}, not {bundle.before.router}: nothing was changed on it")
         if answer.word == "busy":
             raise Conflict("another change is being made on this router right now; try again")
         if answer.word == "pending" and len(answer.words) == 3:

@@ -204,7 +204,7 @@ class RouterOperationsEngine:
         await self.documents.mend(seen)
         before = self._document(seen)
         ours = replace(before, controller=self._controller, router=self._router, interfaces=self._interfaces)
-        bundle = self._compiler.compile_sync_request(ours.groups, ours, seen.resources)
+        bundle = replace(self._compiler.compile_sync_request(ours.groups, ours, seen.resources), before=before)
         if seen.document == ours and not bundle.change and not seen.damage:
             return Applied(seen.generation, (), Stages())
         try:

@@ -33,6 +33,8 @@ make_change() {
 	! read_pending || { read_seconds; say pending "$pending" $((deadline - seconds)); return; }
 	read_generation
 	[ "$generation" = "$expected" ] || { say stale "$generation" "$controller"; return; }
+	# What was meant for another router, whichever way it came here.
+	read -r meant <"$work/for" && [ "$generation" = 0 ] || [ "$meant" = "$controller $router" ] || { say elsewhere "$router"; return; }
 	# Whoever cleared up after a caller that was killed may have taken this for a remainder.
 	[ -s "$work/state" ] || return 1
 	if change 2>"$work/error"; then

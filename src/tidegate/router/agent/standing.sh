@@ -1,17 +1,20 @@
 # What stands, what waits, and what of both a controller is told.
 
-# The generation of the state document and whose it is: 0 where there is none, of what is no document a word that is no number.
+# The generation of the state document, whose it is, and as which router: 0 where there is none, of what is no document a word that is no number.
 read_generation() {
-	generation=0 controller=
+	generation=0 controller= router=
 	[ -f "$STATE" ] || return 0
 	{
 		read -r line
 		read -r line
+		read -r third
 	} <"$STATE"
 	generation=${line#*'"generation": '}
 	generation=${generation%%,*}
 	controller=${line#*'"controller": "'}
 	controller=${controller%%'"'*}
+	router=${third#*'"router": "'}
+	router=${router%%'"'*}
 	case $generation in '' | *[!0-9]*) generation=unreadable controller= ;; esac
 }
 
