@@ -75,7 +75,7 @@ def commands_part() -> str:
             body = f"{kind}, {f'{limit >> 20} MiB' if limit >= 1 << 20 else f'{limit >> 10} KiB'}"
         verb = "WebSocket" if command.streams else command.verb
         told = ", ".join(f"`{type_name(kind)}`" for kind in command.emits) or "-"
-        name, route = f"`{command.method}`", f"{verb} `{command.path}`"
+        name, route = f"`{command.spoken}`", f"{verb} `{command.path}`"
         return name, route, command.scope.name.lower(), body, told, " ".join(command.summary.split())
 
     titles = ("command", "route", "key", "body, at most", "events", "what it does")

@@ -242,6 +242,27 @@ class StateDocumentMended:
     lost: str
 
 
+@dataclass(frozen=True, slots=True)
+class StateImported:
+    """The groups of a document (`source` says which) were made the router's, all others gone; `changed` says in words what
+    that took. Each group that is another now has an event of its own before this one."""
+
+    router: str
+    generation: int
+    source: str
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateRestored:
+    """The groups of an earlier generation, `restored`, were made the router's again, as this new generation."""
+
+    router: str
+    generation: int
+    restored: int
+    changed: tuple[str, ...]
+
+
 # ── devices
 
 
@@ -449,6 +470,8 @@ Event = (
     | DeviceAddressMoved
     | DeviceRenamed
     | StateDocumentMended
+    | StateImported
+    | StateRestored
     | TorrentAdded
     | TorrentRemoved
     | TorrentCompleted

@@ -17,6 +17,7 @@ from tidegate.daemon.infrastructure import InfrastructureService
 from tidegate.daemon.journal import Journal
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.daemon.routers import RoutersService
+from tidegate.daemon.state import StateService
 from tidegate.events import Event
 from tidegate.lab import Lab
 from tidegate.policy.device import DeviceRef, IpAddress, Label, MacAddress
@@ -52,6 +53,7 @@ class Controller:
     groups: GroupAPIService
     infrastructure: InfrastructureService
     devices: DevicesService
+    state: StateService
 
     def request(self, **changes: object) -> RouterAddRequest:
         """What an administrator types in to enrol the lab's router, but for `changes`."""
@@ -122,6 +124,7 @@ async def a_controller(lab: Lab, state_dir: Path, *, confirm_seconds: int = 5) -
             GroupAPIService(enrolled),
             InfrastructureService(enrolled),
             DevicesService(enrolled),
+            StateService(enrolled),
         )
     finally:
         await fleet.close()

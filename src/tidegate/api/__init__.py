@@ -12,6 +12,7 @@ from tidegate.api.keys import Keys
 from tidegate.api.routers import Routers
 from tidegate.api.security import Security
 from tidegate.api.session import Session
+from tidegate.api.state import State
 from tidegate.api.system import Operations, System
 from tidegate.api.torrent import Torrent
 
@@ -23,6 +24,7 @@ class Tidegate:
     routers: Routers
     infrastructure: Infrastructure
     groups: Groups
+    state: State
     devices: Devices
     torrent: Torrent
     session: Session

@@ -88,7 +88,12 @@ class Command:
     @property
     def name(self) -> str:
         """The executor's and the audit's name: `groups.sync_group`."""
-        return f"{self.area}.{self.method}"
+        return f"{self.area}.{self.spoken}"
+
+    @property
+    def spoken(self) -> str:
+        """The method's name as people say it: Python can't call one `import`, so that is `import_`."""
+        return self.method.removesuffix("_")
 
     @property
     def summary(self) -> str:

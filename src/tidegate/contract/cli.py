@@ -94,7 +94,7 @@ def add_commands(
         group = apps[name] = App(name=names, help=inspect.getdoc(contract))
         app.command(group)
         for command in (each for each in commands(contract) if each.name not in by_hand):
-            group.command(_entry(contract, command, default_socket), name=command.method.replace("_", "-"))
+            group.command(_entry(contract, command, default_socket), name=command.spoken.replace("_", "-"))
     return apps
 
 

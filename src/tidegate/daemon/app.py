@@ -40,6 +40,7 @@ from tidegate.daemon.lockout import Lockout
 from tidegate.daemon.operations import OperationsService
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.daemon.routers import RoutersService
+from tidegate.daemon.state import StateService
 from tidegate.daemon.system import SystemService
 from tidegate.daemon.torrentnode import torrent_node
 from tidegate.errors import Conflict, Unavailable
@@ -131,6 +132,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
             routers=RoutersService(routers),
             infrastructure=InfrastructureService(routers),
             groups=GroupAPIService(routers),
+            state=StateService(routers),
             devices=DevicesService(routers),
             torrent=torrents.torrent,
             session=torrents.session,

@@ -41,10 +41,7 @@ from tidegate.events import (
     RouterSealed,
     RouterTrusted,
 )
-from tidegate.policy.device import Label
-from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupSyncRequest, Mbps
 from tidegate.policy.router import Capabilities, Interfaces
-from tidegate.policy.state import GroupState
 from tidegate.router.engine import RouterOperationsEngine
 from tidegate.router.fleet import ManagedRouter
 from tidegate.router.login import sealed
@@ -219,7 +216,7 @@ class RoutersService(Routers):
             login=engine.login,
         )
 
-        groups = {group.id: _taken_up(group) for group in (found.groups if found else ())}
+        groups = {group.id: wishes.taken_up(group) for group in (found.groups if found else ())}
         rows = wishes.rows(router_id, groups, applied.generation)
 
         def record(db: sqlite3.Connection) -> None:
@@ -252,18 +249,6 @@ async def _log_in(shell: SshShell, at: Endpoint, key: asyncssh.SSHKey, password:
     await let_in(at, key, password)
     await shell.renew()
     return True
-
-
-def _taken_up(group: GroupState) -> GroupSyncRequest:
-    """A group of a router's own document as a wish; its name was never on the router."""
-    limit = group.limit
-    policy = None
-    if limit:
-        burst = Mbps(min(1e5, (limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000)) if limit.burst_kib else None
-        policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
-    access = AccessControlPolicy(block_all_internet=True) if group.block else None
-    name = Label(f"Group {int(group.id)}")
-    return GroupSyncRequest(name, group.devices, policy, group.active, access_control_policy=access)
 
 
 def _differences(before: Capabilities | None, now: Capabilities) -> tuple[str, ...]:

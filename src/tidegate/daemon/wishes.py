@@ -12,7 +12,7 @@ from tidegate.contract.codec import decode, encode
 from tidegate.daemon.journal import Journal
 from tidegate.errors import Conflict, Fault, Invalid
 from tidegate.policy.device import Label
-from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
+from tidegate.policy.group import GUESTS, AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 from tidegate.policy.lan import Lan
 from tidegate.policy.membership import Asked, Objection, Objections, judge
 from tidegate.policy.state import BURST_KBIT, BURST_SECONDS, GroupState, group_state
@@ -116,6 +116,23 @@ def states(wishes: Wishes) -> list[GroupState]:
     """What the router is told of them. Group 0 without a policy is what every router has anyway."""
     found = [group_state(group_id, wish.request) for group_id, wish in wishes.items()]
     return [group for group in found if group.id != GUESTS or group.limit or group.block]
+
+
+def taken_up(group: GroupState) -> GroupSyncRequest:
+    """A group of a router's own document as a wish; its name was never on the router."""
+    limit = group.limit
+    policy = None
+    if limit:
+        burst = Mbps(min(1e5, (limit.download_kbit + limit.burst_kib * 1024 / 125) / 1000)) if limit.burst_kib else None
+        policy = BandwidthPolicy(Mbps(limit.download_kbit / 1000), Mbps(limit.upload_kbit / 1000), burst)
+    access = AccessControlPolicy(block_all_internet=True) if group.block else None
+    name = unnamed(group.id)
+    return GroupSyncRequest(name, group.devices, policy, group.active, access_control_policy=access)
+
+
+def unnamed(group: GroupId) -> Label:
+    """What a group is called until somebody names it."""
+    return Label(f"Group {int(group)}")
 
 
 def in_short(request: GroupSyncRequest | None) -> str:
