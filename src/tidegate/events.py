@@ -119,6 +119,22 @@ class RouterProbed:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterDrifted:
+    """Somebody looked, and the router is not as it should be, in so many places; the first 100 of them are named."""
+
+    router: str
+    places: tuple[str, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRecovered:
+    """The router is as it should be again, by itself or by somebody else's hand."""
+
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouterUntrusted:
     """Another host key than the pinned one was shown: nothing is sent to it until an administrator pins it anew."""
 
@@ -454,6 +470,8 @@ Event = (
     | RouterHeld
     | RouterReleased
     | RouterProbed
+    | RouterDrifted
+    | RouterRecovered
     | RouterUntrusted
     | RouterTrusted
     | RouterSealed

@@ -76,6 +76,12 @@ class Settings:
         least=10,
         most=600,
     )
+    watch_seconds: int = doc(
+        "How often each router is asked whether it still is as it should be, 10 to 86400; 0: only when somebody asks.",
+        300,
+        most=86400,
+    )
+    repair: bool = doc("Mend by itself what drifted on a router, of what is ours there; otherwise drift is only told.", True)
     log_format: Literal["auto", "console", "json"] = doc("Readable for a terminal, or JSON lines.", "auto")
     log_level: Literal["debug", "info", "warning", "error"] = doc("The least level that is logged.", "info")
     torrent: TorrentSettings = field(default_factory=TorrentSettings, metadata={"doc": "The torrent half."})

@@ -72,7 +72,21 @@ def home() -> Router:
     key = Fingerprint("SHA256:" + "A" * 43)
     last_seen = datetime.now(UTC)
     return Router(
-        RouterId("home"), "unknown", None, 0, last_seen, "127.0.0.1", 1, "root", "unknown", "br-lan", "wan", key, able
+        RouterId("home"),
+        "unknown",
+        "",
+        None,
+        last_seen,
+        0,
+        last_seen,
+        "127.0.0.1",
+        1,
+        "root",
+        "unknown",
+        "br-lan",
+        "wan",
+        key,
+        able,
     )
 
 

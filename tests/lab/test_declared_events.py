@@ -28,7 +28,7 @@ HASH = hashlib.sha1(INFO).hexdigest()
 
 async def test_each_changing_command_emits_what_it_declares(lab: Lab, tmp_path: Path) -> None:
     quiet = dict.fromkeys(("torrent.dht", "torrent.lsd", "torrent.upnp", "torrent.natpmp", "torrent.utp"), False)
-    flags = {"state_dir": tmp_path / "state", "listen": "127.0.0.1:0", "log_level": "error", **quiet}
+    flags = {"state_dir": tmp_path / "state", "listen": "127.0.0.1:0", "log_level": "error", "watch_seconds": 0, **quiet}
     flags |= {"torrent.listen": "127.0.0.1:0", "torrent.ip_filter": "own=own.txt"}
     (tmp_path / "state/lists").mkdir(mode=0o700, parents=True)
     (tmp_path / "state").chmod(0o700)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from tidegate.api.routers import RouterId
@@ -21,6 +22,8 @@ class InfrastructureStatus:
 
     router: str
     health: str
+    why: str
+    since: datetime
     capabilities: Capabilities | None
     base: bool
     generation: int

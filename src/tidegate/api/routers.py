@@ -111,11 +111,15 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """`held`: who keeps changes from it, None where nobody does."""
+    """`held`: who keeps changes from it, None where nobody does. `health` is `reachable`, `degraded` (it answers, and is not as
+    it should be), `unreachable`, `untrusted` (it shows another host key) or `unknown` (not asked since the start), `since` when
+    and for the reason that `why` says."""
 
     id: RouterId
-    health: str  # "reachable", "unreachable", "untrusted", "unknown"
+    health: str
+    why: str
     held: Hold | None
+    since: datetime
     generation: int
     last_seen: datetime | None
     host: str

@@ -43,6 +43,7 @@ from tidegate.daemon.routers import RoutersService
 from tidegate.daemon.state import StateService
 from tidegate.daemon.system import SystemService
 from tidegate.daemon.torrentnode import torrent_node
+from tidegate.daemon.watch import Watch
 from tidegate.errors import Conflict, Unavailable
 from tidegate.events import DaemonStarted, DaemonStopped
 from tidegate.router.fleet import Fleet
@@ -128,9 +129,10 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         operations = OperationsService(journal)
         stack.push_async_callback(operations.close)
         torrents = await stack.enter_async_context(torrent_half(settings, journal))
+        infrastructure = InfrastructureService(routers)
         services = Tidegate(
             routers=RoutersService(routers),
-            infrastructure=InfrastructureService(routers),
+            infrastructure=infrastructure,
             groups=GroupAPIService(routers),
             state=StateService(routers),
             devices=DevicesService(routers),
@@ -156,6 +158,9 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         )
         await stack.enter_async_context(_supervised(key_service.run()))
         await stack.enter_async_context(_supervised(routers.settle()))
+        if settings.watch_seconds:
+            watch = Watch(routers, infrastructure, max(10, settings.watch_seconds), repair=settings.repair)
+            await stack.enter_async_context(_supervised(watch.run()))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         yield Daemon(url, first.key if first else None, services, journal)

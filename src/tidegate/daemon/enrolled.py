@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -20,10 +19,20 @@ import structlog
 from tidegate.api.routers import Fingerprint, Hold, Router, RouterId
 from tidegate.contract.codec import decode, encode
 from tidegate.daemon import changes, holds, intents
+from tidegate.daemon.health import Health
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.routerkeys import RouterKeys
 from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateError, TimedOut, Unavailable
-from tidegate.events import Event, GroupChangeReverted, RouterReachable, RouterUnreachable, RouterUntrusted, StateDocumentMended
+from tidegate.events import (
+    Event,
+    GroupChangeReverted,
+    RouterDrifted,
+    RouterReachable,
+    RouterRecovered,
+    RouterUnreachable,
+    RouterUntrusted,
+    StateDocumentMended,
+)
 from tidegate.policy.nftables import NFTABLES
 from tidegate.policy.router import Capabilities, Interfaces
 from tidegate.policy.state import AuditAnchor, ControllerId, Moment, RouterName, Sha256, Stamp
@@ -47,6 +56,7 @@ TABLES = (
     """,
 )
 
+TOLD = 100  # places of a router that drifted which its event names
 PATIENCE = 5.0  # seconds that a change under way is given when the daemon stops, after 3 for its requests
 _COLUMNS = "id, host, port, user, host_key, lan, wan, capabilities, generation, last_seen"
 
@@ -72,13 +82,6 @@ def wholly(
     return whole
 
 
-@dataclass(slots=True)
-class _Health:
-    state: str = "unknown"
-    last_seen: datetime | None = None
-    login: str = "unknown"
-
-
 class EnrolledRouters:
     def __init__(self, journal: Journal, fleet: Fleet, keys: RouterKeys, *, confirm_seconds: int = WINDOW) -> None:
         """`confirm_seconds`: how long a router waits for a change to be confirmed before it takes it back."""
@@ -86,7 +89,7 @@ class EnrolledRouters:
         self.fleet = fleet
         self.keys = keys
         self._window = confirm_seconds
-        self._health: dict[str, _Health] = {}
+        self._health: dict[str, Health] = {}
         self._opening = asyncio.Lock()
         self._work: set[asyncio.Task[Any]] = set()
         self._controller: ControllerId | None = None
@@ -159,7 +162,9 @@ class EnrolledRouters:
                         await changes.settle(self.journal, router)
                 yield router
             except HostKeyChanged as changed:
-                await self._fares(router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown))
+                await self._fares(
+                    router_id, "untrusted", RouterUntrusted(router.id, changed.pinned, changed.shown), str(changed)
+                )
                 raise Conflict(
                     f"router {router_id} shows another host key than the pinned one; nothing was sent to it. Compare the new "
                     "one with the one that the router itself prints; if it is that, pin it with `tidegate routers trust`",
@@ -167,16 +172,17 @@ class EnrolledRouters:
                     shown=changed.shown,
                 ) from None
             except LogInRefused as refused:
-                await self._fares(router_id, "unreachable", RouterUnreachable(router.id, str(refused)))
+                await self._fares(router_id, "unreachable", RouterUnreachable(router.id, str(refused)), str(refused))
                 raise Refused(str(refused)) from None
             except (Unavailable, TimedOut) as error:
-                await self._fares(router_id, "unreachable", RouterUnreachable(router.id, error.detail))
+                if router.shell.line is None or isinstance(error, TimedOut):  # not the journal's disk, with the line standing
+                    await self._fares(router_id, "unreachable", RouterUnreachable(router.id, error.detail), error.detail)
                 raise
             finally:
                 await self._tell_of_revert(router)
                 await self._tell_of_mending(router)
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
-                self._health.setdefault(router_id, _Health()).login = router.engine.login
+                self._health.setdefault(router_id, Health()).login = router.engine.login
                 await self._fares(router_id, "reachable", RouterReachable(router.id))
 
     @asynccontextmanager
@@ -224,7 +230,19 @@ class EnrolledRouters:
 
     def met(self, router_id: str, login: str) -> None:
         """A router that was just enrolled is reachable without an event of its own. `login` is what our key may do there."""
-        self._health[router_id] = _Health("reachable", datetime.now(UTC), login)
+        self._health[router_id] = health = Health(login=login)
+        health.contact("reachable")
+
+    async def looked(self, router_id: str, drift: tuple[str, ...]) -> None:
+        """Somebody compared the router with what it should be, place by place. Where that is news it is told."""
+        if self._health.setdefault(router_id, Health()).looked(drift):
+            event = RouterDrifted(router_id, drift[:TOLD], len(drift)) if drift else RouterRecovered(router_id)
+            with suppress(StorageFull, Unavailable):  # whoever looked has the answer
+                await self.journal.commit(nothing, event)
+
+    def mended(self, router_id: str, left: tuple[str, ...]) -> None:
+        """The router was put right, but for these places; the event of that tells of it."""
+        self._health.setdefault(router_id, Health()).looked(left)
 
     async def engine_for(
         self, router_id: str, shell: SshShell, interfaces: Interfaces, able: Capabilities | None = None
@@ -281,21 +299,22 @@ class EnrolledRouters:
                 await self.journal.commit(nothing, event)
                 router.engine.documents.mended = None
 
-    async def _fares(self, router_id: str, state: str, event: Event) -> None:
-        health = self._health.setdefault(router_id, _Health())
-        before, health.state = health.state, state
-        if state == "reachable":
-            health.last_seen = datetime.now(UTC)
-        if before != state and (before, state) != ("unknown", "reachable"):
+    async def _fares(self, router_id: str, line: str, event: Event, trouble: str = "") -> None:
+        health = self._health.setdefault(router_id, Health())
+        before = health.line
+        health.contact(line, trouble)
+        if before != line and (before, line) != ("unknown", "reachable"):
             with suppress(StorageFull):  # what went wrong on the line is what the caller should learn
                 await self.journal.commit(nothing, event)
 
     def _router(self, row: tuple[str, str, int, str, str, str, str, str, int, str], held: Mapping[str, Hold]) -> Router:
         id_, host, port, user, host_key, lan, wan, capabilities, generation, last_seen = row
-        health = self._health.get(id_, _Health())
+        health = self._health.get(id_, Health())
         return Router(
             id=RouterId(id_),
             health=health.state,
+            why=health.why,
+            since=health.since,
             held=held.get(id_),
             generation=generation,
             last_seen=health.last_seen or datetime.fromisoformat(last_seen),

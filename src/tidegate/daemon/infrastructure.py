@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 
 from tidegate.api.infrastructure import (
@@ -16,6 +17,7 @@ from tidegate.api.routers import RouterId
 from tidegate.daemon import changes, wishes
 from tidegate.daemon.changes import Done
 from tidegate.daemon.enrolled import EnrolledRouters, wholly
+from tidegate.daemon.health import in_short
 from tidegate.daemon.intents import Outcome
 from tidegate.daemon.wishes import Wishes
 from tidegate.events import (
@@ -49,7 +51,9 @@ class InfrastructureService(Infrastructure):
         following = state.next_group()
         return InfrastructureStatus(
             router=str(router_id),
-            health="degraded" if seen.damage else record.health,
+            health="degraded" if remarks else record.health,
+            why=in_short(tuple(remark.text for remark in remarks)) or record.why,
+            since=record.since,
             capabilities=record.capabilities,
             base=bool(seen.resources.rules) and {record.lan, record.wan} <= seen.resources.roots,
             generation=seen.generation,
@@ -99,8 +103,7 @@ class InfrastructureService(Infrastructure):
         return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words)
 
     async def verify(self, router_id: RouterId) -> InfrastructureVerification:
-        async with self._routers.at(router_id) as router:
-            found = await router.engine.inspect(wishes.states(await self._wishes(router_id)))
+        found = await self.look(router_id)
         drift = tuple(Drift(remark.group, remark.text) for remark in found.remarks)
         return InfrastructureVerification(
             str(router_id), found.seen.generation, not drift, drift, "degraded" if found.seen.damage else "sound"
@@ -124,8 +127,22 @@ class InfrastructureService(Infrastructure):
                 return Outcome(told.generation, (event,)) if event.mended else None
 
             done = await self._carry_out(router, known, mend, outcome, "repair")
-        left = found.left if found else ()
+            left = found.left if found else ()
+            self._routers.mended(str(router_id), left)
         return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words or _mended(found), left)
+
+    async def look(self, router_id: RouterId) -> Inspection:
+        """Compare the router with what it should be, and let its health and the events say what came of it.
+
+        A router from which everything was taken down, and of which nothing is asked, is well as it is.
+        """
+        async with self._routers.at(router_id) as router:
+            groups = wishes.states(await self._wishes(router_id))
+            found = await router.engine.inspect(groups)
+            if not groups and found.bare:
+                found = replace(found, remarks=())
+            await self._routers.looked(str(router_id), found.places)
+        return found
 
     async def _carry_out(
         self,

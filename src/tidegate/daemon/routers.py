@@ -147,7 +147,7 @@ class RoutersService(Routers):
             async with self._routers.changing(router_id) as router:
                 await router.engine.cleanup_group_infrastructure(public_blob(key) if key else "")
                 await self._erase(router_id)
-        return replace(record, health="unknown", login="unknown")
+        return replace(record, health="unknown", why="", login="unknown")
 
     async def _erase(self, router_id: RouterId) -> None:
         """Forget the router here; the caller has its turn."""
@@ -203,6 +203,8 @@ class RoutersService(Routers):
         router = Router(
             id=router_id,
             health="reachable",
+            why="",
+            since=datetime.now(UTC),
             held=None,
             generation=applied.generation,
             host=str(request.host),

@@ -17,6 +17,16 @@ class Inspection:
     remarks: tuple[Remark, ...]
 
     @property
+    def places(self) -> tuple[str, ...]:
+        return tuple(remark.text for remark in self.remarks)
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing of ours stands on the router, as its document says."""
+        document = self.seen.document
+        return document is not None and not document.groups and not self.seen.resources.rules and not self.seen.resources.roots
+
+    @property
     def left(self) -> tuple[str, ...]:
         """Places that are not ours to mend."""
         return tuple(remark.text for remark in self.remarks if remark.text.startswith(_NOT_OURS))

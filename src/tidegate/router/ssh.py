@@ -93,7 +93,7 @@ class SshShell:
 
     @property
     def line(self) -> object | None:
-        return self._client if self._client and not self._client.lost else None
+        return self._client if self._connection and self._client and not self._client.lost else None
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
