@@ -31,7 +31,8 @@ class RouterId(Text):
 class HostName(Text):
     """Where a router is reached."""
 
-    PATTERN = r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"
+    _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 2.1; what else there is makes a resolver stumble
+    PATTERN = rf"(?=.{{1,253}}$)(?:{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f]{{0,4}}(?::[0-9A-Fa-f.]{{0,15}}){{2,8}})"
     EXPECTS = "an IP address or a DNS name"
 
 
@@ -45,6 +46,13 @@ class Reason(Text):
         if not 1 <= len(text) <= 200 or not text.isprintable():
             raise ValueError("a reason is 1 to 200 printable characters")
         return str.__new__(cls, text)
+
+
+class UserName(Text):
+    """Whom we log in as on a router."""
+
+    PATTERN = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
+    EXPECTS = "a user's name such as root"
 
 
 class Fingerprint(Text):
@@ -82,7 +90,7 @@ class RouterAddRequest:
     host: HostName
     host_key: Fingerprint
     port: int = 22
-    user: str = "root"
+    user: UserName = field(default_factory=lambda: UserName("root"))
     password: str | None = None
     lan: InterfaceName = field(default_factory=lambda: InterfaceName("br-lan"))
     wan: InterfaceName = field(default_factory=lambda: InterfaceName("wan"))

@@ -10,7 +10,17 @@ from cyclopts import Parameter
 from rich.prompt import Confirm
 from rich.text import Text
 
-from tidegate.api.routers import Fingerprint, HostKey, HostName, Router, RouterAddRequest, RouterId, Routers, RouterSealRequest
+from tidegate.api.routers import (
+    Fingerprint,
+    HostKey,
+    HostName,
+    Router,
+    RouterAddRequest,
+    RouterId,
+    Routers,
+    RouterSealRequest,
+    UserName,
+)
 from tidegate.contract import commands
 from tidegate.contract.cli import OWN, Target, ToTarget, attempt, err, over, show
 from tidegate.contract.client import Address, AsyncLine, call_with_progress, remote
@@ -18,7 +28,7 @@ from tidegate.contract.tables import harmless
 from tidegate.errors import Refused
 from tidegate.policy.router import InterfaceName
 
-LAN, WAN = InterfaceName("br-lan"), InterfaceName("wan")
+LAN, WAN, ROOT = InterfaceName("br-lan"), InterfaceName("wan"), UserName("root")
 
 
 def add(
@@ -27,7 +37,7 @@ def add(
     *,
     host_key: Annotated[Fingerprint | None, OWN, Parameter(help="the router's fingerprint, confirmed already")] = None,
     port: int = 22,
-    user: str = "root",
+    user: Annotated[UserName, OWN] = ROOT,
     lan: Annotated[InterfaceName, OWN] = LAN,
     wan: Annotated[InterfaceName, OWN] = WAN,
     key_in_place: Annotated[bool, Parameter(negative="", help="our public key is in its authorized_keys already")] = False,
@@ -74,7 +84,7 @@ class _Answers:
         host: HostName,
         host_key: Fingerprint | None,
         port: int,
-        user: str,
+        user: UserName,
         lan: InterfaceName,
         wan: InterfaceName,
         key_in_place: bool,
