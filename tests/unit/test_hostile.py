@@ -36,6 +36,7 @@ _LINES = re.compile(
             r"(?:delete )?table inet tidegate(?: \{)?",
             rf"(?:add|delete) element inet tidegate [a-z0-9_]+ \{{ {_ELEMENT}(?:, {_ELEMENT})* \}}",
             r"(?:map|set) [a-z0-9_]+ \{ type [a-z0-9_]+(?: : [a-z0-9_]+)?; \}",
+            r"[0-9a-f]{16} [a-z0-9][a-z0-9-]{0,31}",
             r"chain [a-z]+ \{|\}",
             r"type filter hook [a-z]+ priority -?[0-9]+; policy accept;",
             rf"(?:{_IN})?(?:meta|ct) (?:mark|priority) set {_WHAT}",
