@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidegate.errors import Refused
 from tidegate.policy.neighbours import Neighbourhood, read_neighbourhood
+from tidegate.router.aside import FEW_BYTES, aside
 from tidegate.router.link import AgentLink
 
 
@@ -18,4 +19,5 @@ async def look_around(link: AgentLink, lan: str) -> Neighbourhood:
     aged = "neighbours aged" in answer.sections
     neighbours, _ = answer.sections.get("neighbours aged" if aged else "neighbours", ("", 0))
     leases, _ = answer.sections.get("leases", ("", 0))
-    return read_neighbourhood(addresses, neighbours, leases, aged=aged)
+    size = len(neighbours) + len(leases)
+    return await aside(size, FEW_BYTES, read_neighbourhood, addresses, neighbours, leases, aged=aged)
