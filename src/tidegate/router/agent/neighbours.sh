@@ -1,8 +1,8 @@
 # Who is on the network: facts as the router has them, which the controller reads.
 
 # neighbours DEVICE: our own addresses there, the machines that the kernel has heard of, and the leases of dnsmasq and odhcpd.
-# Each list is cut where a network of honest people ends. Names in a lease file are strangers' words: each of its lines begins
-# with a blank here, so that none can be taken for a line of ours.
+# Each list is cut where a network of honest people ends. Names in a lease file are strangers' words: none of its lines
+# can be taken for one of ours, or have one in it.
 neighbours() {
 	say ok
 	echo "--- addresses"
@@ -18,7 +18,7 @@ neighbours() {
 	fi 2>/dev/null
 	echo "--- = 0"
 	echo "--- leases"
-	sed 's/^/ /' "$ROOT/tmp/dhcp.leases" "$ROOT/tmp/odhcpd.leases" "$ROOT/tmp/hosts/odhcpd" \
+	sed 's/---/___/g; s/^/ /' "$ROOT/tmp/dhcp.leases" "$ROOT/tmp/odhcpd.leases" "$ROOT/tmp/hosts/odhcpd" \
 		"$ROOT/var/lib/misc/dnsmasq.leases" 2>/dev/null | head -c 1000000
 	echo
 	echo "--- = 0"
