@@ -140,6 +140,11 @@ def test_one_that_is_gone_has_one_heir() -> None:
     assert (changes.mac_changed, changes.added) == ((MacChange(mac(1), mac(2)),), (mac(3),))
 
 
+def test_of_two_that_are_gone_under_one_name_the_first_has_the_heir() -> None:
+    changes = device_changes((device(1, name="phone"), device(2, name="phone")), (device(3, name="phone"),))
+    assert (changes.mac_changed, changes.removed) == ((MacChange(mac(1), mac(3)),), (mac(2),))
+
+
 DEVICES = st.lists(
     st.builds(
         lambda m, ip, name: DeviceRef(mac(m) if m else None, tuple(IpAddress(f"192.168.1.{n}") for n in ip), name),
@@ -277,6 +282,10 @@ def test_discovery_offers_macs_and_tells_of_addresses_that_are_somebody_elses() 
         ("body/devices/3/ip/0", "address_moved", mac(5)),
         ("body/devices/4/mac", "random_mac", made_up.mac),
     ]
+
+
+def test_a_list_that_is_as_the_network_has_it_needs_no_hint() -> None:
+    assert not list(hints((device(3, "192.168.1.30"), device(4)), {mac(3): met(3, "192.168.1.30", "fe80::3")}, {}))
 
 
 def test_who_holds_an_address_is_remembered_until_no_group_names_it() -> None:
