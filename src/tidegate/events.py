@@ -65,11 +65,13 @@ class RouterKeyCreated:
 
 @dataclass(frozen=True, slots=True)
 class RouterAdded:
-    """A router was enrolled: its host key pinned, the agent installed, the base set-up in place."""
+    """A router was enrolled: its host key pinned, the agent installed, the base set-up in place. `taken_from`: the id of the
+    controller that had taken it up before and can't change it from now on; "" where there was none."""
 
     router: str
     address: str
     host_key: str
+    taken_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.integration.edge import KERNEL, Edge, an_edge
+from tests.integration.edge import KERNEL, US, Edge, an_edge
 from tidegate.errors import Conflict, Refused
 from tidegate.policy.compiler import checksum
 from tidegate.policy.device import DeviceRef, MacAddress
@@ -212,3 +214,35 @@ async def test_a_commit_that_was_cut_off_between_two_renames_is_brought_to_its_e
         assert (folder(edge) / "current").read_text() == new
         assert (folder(edge) / "earlier.1").read_text() == texts["current"]
         assert (folder(edge) / "earlier.2").read_text() == texts["earlier.1"]
+
+
+async def test_two_controllers_at_once_never_undo_each_others_work(edge: Edge, engine: RouterOperationsEngine) -> None:
+    """REL-15: 25 changes each, and each controller takes the router up anew where it lost it. Every one of the 50 either
+    stands, under a generation of its own, or was refused with the other's id; nothing is written over."""
+    ours, theirs = US, ControllerId("00000000000000bb")
+    stands: dict[int, tuple[ControllerId, int]] = {}
+    refused: list[tuple[ControllerId, Conflict]] = []
+
+    async def changes(one: RouterOperationsEngine, me: ControllerId, other: ControllerId) -> None:
+        for number in range(25):
+            wish = replace(CHILD, limit=Limit(1_000 + number, 64 if me == ours else 65))
+            try:
+                done = await one.synchronise([wish])
+                assert done.generation not in stands
+                stands[done.generation] = me, 1_000 + number
+            except Conflict as conflict:
+                refused.append((other, conflict))
+                with suppress(Conflict):
+                    await one.create_group_infrastructure()
+
+    await asyncio.gather(
+        changes(engine, ours, theirs),
+        changes(edge.engine(theirs), theirs, ours),
+    )
+    assert len(stands) + len(refused) == 50
+    assert [why.detail for other, why in refused if other not in why.detail and "pending" not in why.facts] == []
+    assert {me for me, _ in stands.values()} == {ours, theirs}
+    last = from_text(state(edge).read_text())
+    me, rate = stands[max(stands)]
+    assert last.groups == (replace(CHILD, limit=Limit(rate, 64 if me == ours else 65)),)
+    assert f"rate {rate}Kbit" in edge.run("tc class show dev br-lan classid 1:101")

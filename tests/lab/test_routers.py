@@ -281,6 +281,9 @@ async def test_another_controller_takes_the_router_up_from_its_document_alone(si
     (tmp_path / "other").mkdir()
     async with a_controller(site.lab, tmp_path / "other") as other:
         await other.enrol()
+        added = (await other.events())[-1]
+        assert isinstance(added, RouterAdded)
+        assert added.taken_from == await site.enrolled.controller()
         listed = (await other.groups.list_groups(HOME)).groups
         assert [(g.group, g.devices, g.download_mbps, g.upload_mbps) for g in listed] == [(0, 0, 50, 50), (1, 1, 20, 5)]
         assert (await other.groups.get_group_status(HOME, GroupId(1))).verified

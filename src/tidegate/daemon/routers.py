@@ -226,7 +226,7 @@ class RoutersService(Routers):
             devicerows.save_lan(db, router_id, network)
             wishes.save(db, rows)
 
-        added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key))
+        added = RouterAdded(str(router_id), f"{request.host}:{request.port}", str(request.host_key), applied.taken_from)
         await self._journal.commit(record, added)
         self._routers.met(router_id, engine.login)
         self._routers.fleet.put(ManagedRouter(str(router_id), shell, engine))

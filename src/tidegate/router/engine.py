@@ -47,12 +47,14 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A change that stands, verified. `words` is empty where the router held to it already and nothing was sent."""
+    """A change that stands, verified. `words` is empty where the router held to it already and nothing was sent.
+    `taken_from`: the controller that had taken the router up before, "" where that was this one or nobody."""
 
     generation: int
     words: tuple[str, ...]
     stages: Stages
     remarks: tuple[Remark, ...] = ()
+    taken_from: str = ""
 
 
 Announce = Callable[[str, Applied], Awaitable[None]]
@@ -155,7 +157,7 @@ class RouterOperationsEngine:
                 made = await self.apply_command_bundle(bundle, announce)
             except Stale as error:
                 if last_try:
-                    raise Refused(f"the router changes under our hands: {error}") from None
+                    raise Conflict(f"the router changes under our hands: {error}") from None
                 continue
             stages = Stages(_ms(observing), _ms(planned - planning), *_laps(*made[1:]))
             return Applied(made.after.generation, bundle.words, stages, bundle.remarks)
@@ -211,7 +213,8 @@ class RouterOperationsEngine:
             made = await self.apply_command_bundle(bundle)
         except Stale as error:
             raise Conflict(f"another controller is changing this router: {error}") from None
-        return Applied(made.after.generation, bundle.words, Stages())
+        theirs = "" if before.controller == self._controller else str(before.controller)
+        return Applied(made.after.generation, bundle.words, Stages(), taken_from=theirs)
 
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
