@@ -218,5 +218,7 @@ def test_answers_stand_behind_the_requests_that_they_answer() -> None:
 
 def test_no_line_of_a_document_is_wider_than_the_code() -> None:
     for path in DOCUMENTS:
-        wide = [line for line in path.read_text().splitlines() if len(line) > 128 and not line.startswith(("|", "<!--", "> "))]
+        # Tables, quotes, and lines of a file that is shown byte by byte are as wide as they are.
+        may = ("|", "<!--", "> ", "{", '"')
+        wide = [line for line in path.read_text().splitlines() if len(line) > 128 and not line.startswith(may)]
         assert wide == [], path.name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.markdown import blocks
 from tests.unit.test_state import DOCUMENT
 from tidegate.policy.migrations import SCHEMA, STEPS
 from tidegate.policy.state import AuditAnchor, Damaged, Moment, Sha256, Stamp, from_text, to_text
@@ -54,3 +55,17 @@ def test_no_flipped_bit_of_any_version_is_believed(version: int) -> None:
 
 def test_when_it_was_written_and_where_the_audit_trail_ended_is_kept() -> None:
     assert from_text(to_text(replace(DOCUMENT, stamp=STAMP))).stamp == STAMP
+
+
+def test_the_manuals_example_is_a_document_and_each_of_its_fields_is_explained() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "state.md").read_text()
+    (example,) = (block.text for block in blocks(manual) if block.info == "json")
+    document = from_text(example)
+    assert document == replace(DOCUMENT, stamp=STAMP, groups=DOCUMENT.groups[:3])
+    assert to_text(document) == example
+    whole = json.loads(to_text(replace(document, groups=DOCUMENT.groups)))
+    fields = set(whole) | set(whole["audit"]) | {name for group in whole["groups"] for name in group}
+    fields |= {name for group in whole["groups"] for device in group["devices"] for name in device}
+    fields |= {name for group in whole["groups"] for name in group.get("limit", ())}
+    assert [name for name in sorted(fields) if f"`{name}`" not in manual] == []
+    assert f"| {SCHEMA} |" in manual
