@@ -35,6 +35,7 @@ from tidegate.daemon.groups import GroupAPIService
 from tidegate.daemon.infrastructure import InfrastructureService
 from tidegate.daemon.journal import Journal, nothing
 from tidegate.daemon.keys import KeysService
+from tidegate.daemon.lines import Lines
 from tidegate.daemon.listen import serving, tcp_socket, unix_socket
 from tidegate.daemon.lockout import Lockout
 from tidegate.daemon.operations import OperationsService
@@ -158,6 +159,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         )
         await stack.enter_async_context(_supervised(key_service.run()))
         await stack.enter_async_context(_supervised(routers.settle()))
+        await stack.enter_async_context(_supervised(Lines(routers).run()))
         if settings.watch_seconds:
             watch = Watch(routers, infrastructure, max(10, settings.watch_seconds), repair=settings.repair)
             await stack.enter_async_context(_supervised(watch.run()))

@@ -225,6 +225,12 @@ class EnrolledRouters:
                 raise holds.in_the_way(router_id, hold)
             yield router
 
+    async def lost(self, router_id: str) -> None:
+        """The line to the router is over, without anybody having asked for something."""
+        if self._health.get(router_id, Health()).line == "reachable":
+            why = "the line was cut, or gave no sign of life any more"
+            await self._fares(router_id, "unreachable", RouterUnreachable(router_id, why), why)
+
     def forget(self, router_id: str) -> None:
         self._health.pop(router_id, None)
 

@@ -33,6 +33,10 @@ class Fleet:
     def get(self, router_id: str) -> ManagedRouter | None:
         return self._routers.get(router_id)
 
+    def items(self) -> list[tuple[str, ManagedRouter]]:
+        """All of them as they are now."""
+        return list(self._routers.items())
+
     def put(self, router: ManagedRouter) -> ManagedRouter:
         """Take a router in; one of the same id must have been taken out before."""
         if router.id in self._routers:

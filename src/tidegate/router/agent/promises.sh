@@ -21,10 +21,11 @@
 #   agent - boot                                          the same at a start, with limited groups held until their limits are in
 #
 # Promises. A bundle is here in whole, with its checksum right, before anything runs. Changes stand in line behind one lock,
-# and only the one that knows the present generation, and means this router, goes in. A change waits to be confirmed, for SECONDS: its bundle, with
-# the part that says how it is undone, is on the flash and a timer runs before anything is touched. It stands once the state
-# document bears its name; until then it is taken back by whoever comes first after its time: the timer, cron, a start of the
-# router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut line stops nothing.
+# and only the one that knows the present generation, and means this router, goes in. A change waits to be confirmed, for
+# SECONDS: its bundle, with the part that says how it is undone, is on the flash and a timer runs before anything is touched.
+# It stands once the state document bears its name; until then it is taken back by whoever comes first after its time: the
+# timer, cron, a start of the router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut
+# line stops nothing.
 #
 # On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, earlier.1 and earlier.2
 # those of before, pending/ the bundle and mark (id, generation, boot, deadline in seconds of uptime) of what waits and its
