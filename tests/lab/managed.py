@@ -37,6 +37,13 @@ else
   ipset save | sed 's/ bucketsize.*//' | sort
 fi"""
 """All rules of a router, without what changes by itself."""
+SHOW_OURS = f"""
+if [ -x /usr/sbin/nft ]; then
+  /usr/sbin/nft -s list table inet tidegate
+else
+  {{ {SHOW_RULES}
+  }} | grep -i tidegate
+fi"""
 
 
 @dataclass

@@ -147,7 +147,7 @@ async def test_the_router_and_the_lan_stay_within_reach_and_opening_works_at_onc
     assert connects(child, lab.internet.ipv6, 80)
 
 
-@pytest.mark.dialects
+@pytest.mark.dialects("nftables", "iptables", "iptables over nftables")
 async def test_guests_and_devices_known_by_address_alone_are_cut_off_too(home: Controller) -> None:
     lab = home.lab
     await block(home, GUESTS)

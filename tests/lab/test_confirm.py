@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -11,7 +12,7 @@ from random import Random
 
 import pytest
 
-from tests.lab.managed import HOME, Controller, a_controller
+from tests.lab.managed import HOME, SHOW_OURS, SHOW_RULES, Controller, a_controller
 from tidegate.errors import Refused, TidegateError
 from tidegate.events import GroupChangeReverted, GroupSyncFailed
 from tidegate.lab import Lab
@@ -20,13 +21,31 @@ from tidegate.lab.support import busybox
 pytestmark = pytest.mark.anyio
 
 WINDOW = 3
-LOCK_OUT = "nft insert rule inet fw input tcp dport 22 ct state new drop"
-LET_IN = "nft delete rule inet fw input handle $(nft -a list chain inet fw input | sed -n 's/.*dport 22.*handle //p')"
+OURS = ("table inet tidegate {", "table inet tidegate_boot {", "-A FORWARD -j TIDEGATE_FORWARD", "-A FORWARD -j TIDEGATE-BOOT")
+LOCK_OUT = """
+if [ -x /usr/sbin/nft ]; then
+  nft insert rule inet fw input tcp dport 22 ct state new drop
+else
+  iptables -I INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j DROP
+fi"""
+LET_IN = """
+if [ -x /usr/sbin/nft ]; then
+  nft delete rule inet fw input handle $(nft -a list chain inet fw input | sed -n 's/.*dport 22.*handle //p')
+else
+  iptables -D INPUT 1
+fi"""
+FLUSH = """
+if [ -x /usr/sbin/nft ]; then
+  nft flush ruleset
+else
+  iptables -F FORWARD && ip6tables -t mangle -F && iptables -F TIDEGATE_FORWARD && iptables -X TIDEGATE_FORWARD
+fi"""
 
 
-@pytest.fixture(params=["dash", "ash"])
+@pytest.fixture(params=["dash", "ash", "ash without nft"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(clients=("child", "guest"), shell=request.param) as running:
+    shell, *lacks = request.param.split(" without ")
+    with Lab(clients=("child", "guest"), shell=shell, lacks=lacks) as running:
         yield running
 
 
@@ -41,7 +60,7 @@ async def home(lab: Lab, tmp_path: Path) -> AsyncIterator[Controller]:
 
 def kernel(home: Controller) -> str:
     lan, wan = home.lab.router.lan, home.lab.router.wan
-    line = f"/usr/sbin/nft -s list table inet tidegate; for d in {lan} {wan}; do /sbin/tc class show dev $d; done"
+    line = f"{SHOW_OURS}; for d in {lan} {wan}; do /sbin/tc class show dev $d; done"
     return home.lab.router.run(f"{line}; cat /etc/tidegate/state.json").stdout
 
 
@@ -101,18 +120,19 @@ async def test_a_restart_in_the_window_brings_the_old_state_and_after_it_the_new
 
 async def test_a_start_is_closed_for_limited_groups_until_their_limits_are_in(home: Controller) -> None:
     router = home.lab.router
-    look = "#!/bin/sh\n/usr/sbin/nft list tables >/tmp/tables\n/sbin/tc qdisc add dev wan root handle 7: bfifo\n"
+    slow = "/sbin/tc qdisc add dev wan root handle 7: bfifo"
+    look = f"#!/bin/sh\n{slow}\nPATH=/usr/sbin:$PATH\n{{ {SHOW_RULES}\n}} >/tmp/rules\n"
     router.run("cat >/etc/rc.d/S19look; chmod +x /etc/rc.d/S19look", input=look)
     await home.fleet.close()
     await asyncio.to_thread(router.reboot)
     # The network was there for a moment only, and the rules were before it; the queue of another stands for a slow interface.
-    assert {"table inet tidegate", "table inet tidegate_boot"} <= set(router.run("cat /tmp/tables").stdout.splitlines())
+    assert {ours for ours in OURS if ours in router.run("cat /tmp/rules").stdout} in (set(OURS[:2]), set(OURS[2:]))
     assert reaches_the_internet(home, "guest")
     assert not reaches_the_internet(home, "child")
     router.run("/sbin/tc qdisc del dev wan root handle 7:")
     router.run("/bin/sh /usr/lib/tidegate/agent - tick")
     assert reaches_the_internet(home, "child")
-    assert "tidegate_boot" not in router.run("nft list tables").stdout
+    assert not re.search("tidegate_boot|TIDEGATE-BOOT", router.run(SHOW_RULES).stdout)
     router.run("rm /etc/rc.d/S19look")
 
 
@@ -139,6 +159,6 @@ async def test_cron_and_the_boot_hook_are_in_place(home: Controller) -> None:
     assert home.lab.router.run("cat /etc/crontabs/root").stdout == "* * * * * /bin/sh /usr/lib/tidegate/agent - tick\n"
     assert home.lab.router.run("readlink /etc/rc.d/S18tidegate; test -x /etc/init.d/tidegate").returncode == 0
     before = kernel(home)
-    home.lab.router.run("/usr/sbin/nft flush ruleset; /sbin/tc qdisc del dev wan root")
+    home.lab.router.run(f"{FLUSH}; /sbin/tc qdisc del dev wan root")
     home.lab.router.run("/bin/sh -c \"$(sed 's/^[* ]*//' /etc/crontabs/root)\"")  # what the minute runs
     assert kernel(home) == before

@@ -75,7 +75,6 @@ async def holds(home: Controller, limit: float, *names: str, **how: Any) -> floa
     return together
 
 
-@pytest.mark.dialects
 @pytest.mark.parametrize("direction", ["down", "up"])
 @pytest.mark.parametrize(("protocol", "family"), COUNTED)
 async def test_a_limit_holds_within_five_percent(
@@ -87,6 +86,16 @@ async def test_a_limit_holds_within_five_percent(
     limit = asked * COUNTED[protocol, family]
     found = await holds(home, limit, "child", direction=direction, protocol=protocol, family=family, **offered)
     assert found == pytest.approx(limit, rel=0.05)
+
+
+@pytest.mark.dialects("iptables")
+@pytest.mark.parametrize(
+    ("direction", "protocol", "family"), [("down", "tcp", 4), ("up", "tcp", 6), ("up", "udp", 4), ("down", "udp", 6)]
+)
+async def test_a_limit_holds_as_well_without_nft(
+    home: Controller, direction: Literal["down", "up"], protocol: Literal["tcp", "udp"], family: Literal[4, 6]
+) -> None:
+    await test_a_limit_holds_within_five_percent(home, direction, protocol, family)
 
 
 async def test_the_devices_of_a_group_share_its_limit(home: Controller) -> None:
@@ -114,7 +123,7 @@ async def test_who_is_in_no_group_falls_under_the_guests_limit(home: Controller)
     assert await measured(home, "child") > 100
 
 
-@pytest.mark.dialects
+@pytest.mark.dialects("nftables", "iptables", "iptables over nftables")
 async def test_a_device_known_by_address_alone_falls_under_its_group(home: Controller) -> None:
     await home.sync(1, home.addresses("child"), down=30)
     assert await holds(home, 30 * TCP4, "child", family=4) == pytest.approx(30 * TCP4, rel=0.05)
