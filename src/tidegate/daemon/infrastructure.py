@@ -49,13 +49,14 @@ class InfrastructureService(Infrastructure):
         record = await self._routers.get(router_id)
         state = StateFileManager(seen.document.groups if seen.document else ())
         following = state.next_group()
+        queues = record.capabilities is None or record.capabilities.htb
         return InfrastructureStatus(
             router=str(router_id),
             health="degraded" if remarks else record.health,
             why=in_short(tuple(remark.text for remark in remarks)) or record.why,
             since=record.since,
             capabilities=record.capabilities,
-            base=bool(seen.resources.rules) and {record.lan, record.wan} <= seen.resources.roots,
+            base=bool(seen.resources.rules) and (not queues or {record.lan, record.wan} <= seen.resources.roots),
             generation=seen.generation,
             groups_active=state.groups_active(),
             classes_in_use=state.classes_in_use(),

@@ -43,11 +43,12 @@ REMEMBERED = 1 << 14
 
 
 def desired(groups: Iterable[GroupState], interfaces: Interfaces, leaf: str, dialect: Dialect = NFTABLES) -> Resources:
-    """What should stand on a router that has these groups. `leaf` is the queue that it can put into a capped class."""
+    """What should stand on a router that has these groups. `leaf` is the queue that it can put into a capped class; without
+    one it has no classes, and its rules drop what is too much."""
     parts = [_of_group(group, interfaces, leaf) for group in groups]
     elements = frozenset[Element]().union(*(elements for elements, _ in parts))
     classes = dict(pair for _, pairs in parts for pair in pairs)
-    return Resources(dialect.base_rules(interfaces.lan), elements, frozenset(interfaces), classes, dialect)
+    return Resources(dialect.base_rules(interfaces.lan), elements, frozenset(interfaces if leaf else ()), classes, dialect)
 
 
 @lru_cache(REMEMBERED)
@@ -63,7 +64,9 @@ def _of_group(
         elements.update(Element("ip_mark" if ip.version == 4 else "ip6_mark", str(ip), mark) for ip in device.ip)
     if group.cut_off:
         elements.add(Element("blocked", mark))
-    if limit := group.effective:
+    if (limit := group.effective) and not leaf:
+        elements |= {Element("police_down", mark, str(limit.download_kbit)), Element("police_up", mark, str(limit.upload_kbit))}
+    elif limit:
         minor = group.id.class_minor
         elements.add(Element("cls", mark, f"1:{minor}"))
         classes.append((Place(interfaces.lan, minor), tc.traffic_class(limit.download_kbit, leaf, limit.burst_kib)))

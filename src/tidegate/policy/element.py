@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from tidegate.policy.device import IpAddress, MacAddress
 
+POLICERS = ("police_down", "police_up")
 DEVICES = {"mac_mark": MacAddress, "ip_mark": IpAddress, "ip6_mark": IpAddress}
 _MARK = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _CLASS = re.compile(r"1:[1-9][0-9]{0,3}", re.ASCII)
+_KBIT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _NOTHING = re.compile("")
 
 
 class Element(NamedTuple):
-    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark) or `cls` (mark: class); or of our set
-    `blocked` (mark), whose elements have no value."""
+    """One element of a map of ours: `mac_mark`, `ip_mark`, `ip6_mark` (device: mark), `cls` (mark: class), or `police_down` and
+    `police_up` (mark: kbit/s), where classes can't be; or of our set `blocked` (mark), whose elements have no value."""
 
     map: str
     key: str
@@ -46,6 +48,8 @@ def checked(element: Element) -> Element:
         return Element(name, _matching(_MARK, key), _matching(_NOTHING, value))
     if name == "cls":
         return Element(name, _matching(_MARK, key), _matching(_CLASS, value))
+    if name in POLICERS:
+        return Element(name, _matching(_MARK, key), _matching(_KBIT, value))
     return Element(name, str(DEVICES[name](key)), _matching(_MARK, value))
 
 

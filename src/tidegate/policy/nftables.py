@@ -18,20 +18,23 @@ What is read back is JSON of libnftables (libnftables-json(5), schema version 1)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.policy.dialect import Parts
-from tidegate.policy.element import Element, Unreadable, checked
+from tidegate.policy.element import POLICERS, Element, Unreadable, checked
 from tidegate.policy.group import GUESTS
 
 TABLE = "inet tidegate"
-MAPS = {
+_DEVICES = {
     "mac_mark": ("ether_addr", "mark"),
     "ip_mark": ("ipv4_addr", "mark"),
     "ip6_mark": ("ipv6_addr", "mark"),
-    "cls": ("mark", "classid"),
 }
+MAPS = {**_DEVICES, "cls": ("mark", "classid")}
+POLICED_MAPS = {**_DEVICES, **dict.fromkeys(POLICERS, ("mark", "limit"))}
 SETS = {"blocked": "mark"}  # the groups that the internet is closed to
 PORTION = 200  # elements in one statement
 # A router without /etc/protocols prints the number.
@@ -41,7 +44,7 @@ _TCP_WITHOUT_ITS_NAME = (
 )
 
 
-def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
+def _rules(lan: str, policed: bool) -> list[tuple[str, str, list[Any]]]:
     """Chain, rule as nft reads it, rule as nft prints it in JSON."""
     mark, ct_mark = {"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}
     first_from_wan = {"match": {"op": "==", "left": ct_mark, "right": 0}}
@@ -58,6 +61,16 @@ def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
     def look_up(key: Any, data: str) -> dict[str, Any]:
         return {"map": {"key": key, "data": f"@{data}"}}
 
+    def police(direction: Any, name: str) -> list[Any]:
+        return [direction, {"limit": look_up(ct_mark, name)}, {"drop": None}]
+
+    by_class = [
+        ("forward", "meta priority set ct mark map @cls", [put({"meta": {"key": "priority"}}, look_up(ct_mark, "cls"))])
+    ]
+    by_policer = [
+        ("forward", f'oifname "{lan}" limit name ct mark map @police_down drop', police(to_lan, "police_down")),
+        ("forward", f'iifname "{lan}" limit name ct mark map @police_up drop', police(from_lan, "police_up")),
+    ]
     guests = GUESTS.mark
     return [
         ("lan", f"meta mark set {guests}", [put(mark, guests)]),
@@ -88,11 +101,7 @@ def _rules(lan: str) -> list[tuple[str, str, list[Any]]]:
             "ct mark @blocked jump refuse",
             [{"match": {"op": "==", "left": ct_mark, "right": "@blocked"}}, {"jump": {"target": "refuse"}}],
         ),
-        (
-            "forward",
-            "meta priority set ct mark map @cls",
-            [put({"meta": {"key": "priority"}}, look_up(ct_mark, "cls"))],
-        ),
+        *(by_policer if policed else by_class),
     ]
 
 
@@ -104,27 +113,31 @@ _CHAINS: dict[str, tuple[int, str]] = {
 }
 
 
-def base_rules(lan: str) -> tuple[str, ...]:
+def _maps(policed: bool) -> dict[str, tuple[str, str]]:
+    return POLICED_MAPS if policed else MAPS
+
+
+def base_rules(lan: str, policed: bool = False) -> tuple[str, ...]:
     """The constant part of the table, one line per map, chain and rule, in the form that `read_table` gives."""
-    maps = [f"map {name}: {key} to {value}" for name, (key, value) in MAPS.items()]
+    maps = [f"map {name}: {key} to {value}" for name, (key, value) in _maps(policed).items()]
     maps += [f"set {name}: {key}" for name, key in SETS.items()]
     chains = [
         f"chain {name}: {hook} {priority} accept" if hook else f"chain {name}" for name, (priority, hook) in _CHAINS.items()
     ]
-    rules = [f"rule in {chain}: {json.dumps(expression, sort_keys=True)}" for chain, _, expression in _rules(lan)]
+    rules = [f"rule in {chain}: {json.dumps(expression, sort_keys=True)}" for chain, _, expression in _rules(lan, policed)]
     return tuple(sorted(maps) + sorted(chains) + sorted(rules, key=_chain_of))
 
 
-def create_table(lan: str) -> list[str]:
+def create_table(lan: str, policed: bool = False) -> list[str]:
     """Statements that put the constant table in place of whatever bears its name, without a moment between."""
     lines = [f"table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
-    lines += [f"map {name} {{ type {key} : {value}; }}" for name, (key, value) in MAPS.items()]
+    lines += [f"map {name} {{ type {key} : {value}; }}" for name, (key, value) in _maps(policed).items()]
     lines += [f"set {name} {{ type {key}; }}" for name, key in SETS.items()]
     for name, (priority, hook) in _CHAINS.items():
         lines.append(f"chain {name} {{")
         if hook:
             lines.append(f"type filter hook {hook} priority {priority}; policy accept;")
-        lines += [rule for chain, rule, _ in _rules(lan) if chain == name] + ["}"]
+        lines += [rule for chain, rule, _ in _rules(lan, policed) if chain == name] + ["}"]
     return [*lines, "}"]
 
 
@@ -134,10 +147,33 @@ def delete_table() -> list[str]:
 
 def change_elements(delete: Iterable[Element], add: Iterable[Element]) -> list[str]:
     """Statements for one transaction."""
-    gone, new = map(checked, delete), map(checked, add)
-    return [
+    gone, new = list(map(checked, delete)), list(map(checked, add))
+    lines = [
         f"delete element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, e.key) for e in gone)
-    ] + [f"add element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions((e.map, str(e)) for e in new)]
+    ]
+    lines += [f"delete limit {TABLE} {_limit(e)}" for e in sorted(gone) if e.map in POLICERS]
+    lines += [f"add limit {TABLE} {_limit(e)} {{ {_rate_of(e)} }}" for e in sorted(new) if e.map in POLICERS]
+    put = ((e.map, f'{e.key} : "{_limit(e)}"' if e.map in POLICERS else str(e)) for e in new)
+    return lines + [f"add element {TABLE} {name} {{ {', '.join(some)} }}" for name, some in _in_portions(put)]
+
+
+# A limit can't be changed in place, so its name says all that it is: what its group is held to is read from the map alone.
+_LIMIT = re.compile(r"(down|up)_([1-9][0-9]{0,8})_([1-9][0-9]{0,8})", re.ASCII)
+_BYTES = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20}
+
+
+def _limit(element: Element) -> str:
+    return f"{element.map.removeprefix('police_')}_{element.key}_{element.value}"
+
+
+def _rate_of(element: Element) -> str:
+    rate, burst = _bytes_of(int(element.value))
+    return f"rate over {rate} bytes/second burst {burst} bytes"
+
+
+def _bytes_of(kbit: int) -> tuple[int, int]:
+    """Bytes a second and bytes at once: 5 ms of them, and no less than the largest packet that a network card takes apart."""
+    return kbit * 125, max(1 << 16, kbit * 125 // 200)
 
 
 def _in_portions(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
@@ -151,17 +187,19 @@ def _in_portions(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[s
             yield name, of_map[start : start + PORTION]
 
 
+@dataclass(frozen=True, slots=True)
 class Nftables:
-    """The dialect: one part, one transaction, all or nothing."""
+    """The dialect: one part, one transaction, all or nothing. `policed`: a router that has no HTB drops what is too much."""
 
-    name = "nftables"
-    place = f"nft table {TABLE}"
+    policed: bool = False
+    name: str = field(default="nftables", init=False)
+    place: str = field(default=f"nft table {TABLE}", init=False)
 
     def base_rules(self, lan: str) -> tuple[str, ...]:
-        return base_rules(lan)
+        return base_rules(lan, self.policed)
 
     def whole(self, lan: str, elements: Set[Element]) -> Parts:
-        return {"nft": create_table(lan) + change_elements((), elements)}
+        return {"nft": create_table(lan, self.policed) + change_elements((), elements)}
 
     def nothing(self) -> Parts:
         return {"nft": delete_table()}
@@ -173,7 +211,7 @@ class Nftables:
         return f"nft map {element.map}: {element.key}" if element.value else f"nft set {element.map}: {element.key}"
 
 
-NFTABLES = Nftables()
+NFTABLES, POLICED = Nftables(), Nftables(policed=True)
 
 
 # ── reading back
@@ -185,6 +223,7 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
     What stands there and can't be ours is counted to the constant part, so that the table differs and is made anew.
     """
     maps, chains, rules = [], [], []
+    limits: dict[str, bool] = {}
     elements: set[Element] = set()
     try:
         for entry in json.loads(text)["nftables"]:
@@ -192,7 +231,7 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
                 maps.append(f"map {found['name']}: {found['type']} to {found['map']}")
                 for key, value in found.get("elem", ()):
                     try:
-                        elements.add(checked(Element(found["name"], str(key), str(value))))
+                        elements.add(checked(Element(found["name"], str(key), _value(found["name"], str(key), str(value)))))
                     except (ValueError, KeyError):
                         maps.append(f"element {key} in map {found['name']} that is none of ours")
             elif (found := entry.get("set")) and found["name"] in SETS:
@@ -202,6 +241,8 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
                         elements.add(checked(Element(found["name"], str(key))))
                     except ValueError:
                         maps.append(f"element {key} in set {found['name']} that is none of ours")
+            elif found := entry.get("limit"):
+                limits[found["name"]] = _as_written(found)
             elif found := entry.get("chain"):
                 hook = f": {found['hook']} {found['prio']} {found['policy']}" if "hook" in found else ""
                 chains.append(f"chain {found['name']}{hook}")
@@ -212,7 +253,25 @@ def read_table(text: str) -> tuple[tuple[str, ...], frozenset[Element]]:
                 maps.append(f"{next(iter(entry), 'nothing')} that is none of ours")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(f"nft printed what can't be read: {type(error).__name__} {error}") from None
+    wanted = {_limit(element) for element in elements if element.map in POLICERS}
+    maps += [f"limit {name} that is none of ours" for name, ours in limits.items() if not ours or name not in wanted]
     return tuple(sorted(maps) + sorted(chains) + sorted(rules, key=_chain_of)), frozenset(elements)
+
+
+def _value(name: str, key: str, value: str) -> str:
+    """Of a map's element; of a policer's, whose value is a limit's name, the kbit/s in that. Raises ValueError for another."""
+    if name not in POLICERS:
+        return value
+    if (match := _LIMIT.fullmatch(value)) and name == f"police_{match[1]}" and key == match[2]:
+        return match[3]
+    raise ValueError(f"{value[:60]!r} is no limit of ours")
+
+
+def _as_written(limit: dict[str, Any]) -> bool:
+    """Whether a limit is what its name says."""
+    match = _LIMIT.fullmatch(limit["name"])
+    told = limit["rate"] * _BYTES.get(limit["rate_unit"], 0), limit["burst"] * _BYTES.get(limit["burst_unit"], 0)
+    return bool(match and limit["inv"] is True and limit["per"] == "second" and told == _bytes_of(int(match[3])))
 
 
 def _chain_of(rule: str) -> str:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from tidegate.policy import tc
 from tidegate.policy.desired import Place, Resources
 from tidegate.policy.dialect import Dialect, Parts
-from tidegate.policy.element import Element
+from tidegate.policy.element import POLICERS, Element
 from tidegate.policy.group import GUESTS
 
 
@@ -146,6 +146,7 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
         else:
             yield Remark(group, f"{what} {_rate(after.kbit)}: queue and burst put right")
     gone, new = change.elements_gone, change.elements_new
+    yield from _policed(gone, new)
     left, joined = _devices(gone), _devices(new)
     for key in sorted(left.keys() | joined.keys(), key=itemgetter(1)):
         was, now = left.get(key), joined.get(key)
@@ -172,6 +173,19 @@ def _words(change: Change, lan: str) -> Iterator[Remark]:
         yield Remark(group, f"group {group}: {direction} limit {_rate(change.seen.classes[place].kbit)} is lifted")
     for device in change.roots_gone:
         yield Remark(None, f"{device}: the root queue is taken away")
+
+
+def _policed(gone: Iterable[Element], new: Iterable[Element]) -> Iterator[Remark]:
+    """Limits of a router that has no classes."""
+    was, now = ({(e.map, e.mark): int(e.value) for e in some if e.map in POLICERS} for some in (gone, new))
+    for name, mark in sorted(was.keys() | now.keys(), key=itemgetter(1, 0)):
+        group = mark - GUESTS.mark
+        what = f"group {group}: {'download' if name == 'police_down' else 'upload'} limit"
+        before, after = was.get((name, mark)), now.get((name, mark))
+        if after is None:
+            yield Remark(group, f"{what} {_rate(before or 0)} is lifted")
+        else:
+            yield Remark(group, f"{what} {_rate(after)}" + (f", was {_rate(before)}" if before else ""))
 
 
 def _places(change: Change) -> Iterator[Remark]:

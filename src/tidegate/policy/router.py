@@ -8,7 +8,7 @@ from typing import Self
 
 from tidegate.policy.dialect import Dialect
 from tidegate.policy.iptables import Iptables
-from tidegate.policy.nftables import NFTABLES
+from tidegate.policy.nftables import NFTABLES, POLICED
 from tidegate.policy.text import Text
 
 
@@ -36,7 +36,8 @@ class Interfaces:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Found once at enrolment. `leaf` is the queue inside a capped class: fq_codel, cake, or bfifo where neither is there.
+    """Found at enrolment. `leaf` is the queue inside a capped class: fq_codel, cake, or bfifo where neither is there; empty
+    where there are no classes (`htb`).
 
     `dialect`: what rules are written in, "nftables" or "iptables". `mac_sets`: whether ipset has sets of MAC addresses.
     `limitations`: what works less well there than elsewhere and what does instead, a sentence each.
@@ -58,4 +59,6 @@ class Capabilities:
     @property
     def rules(self) -> Dialect:
         """How its rules are written and read."""
-        return Iptables(self.mac_sets) if self.dialect == "iptables" else NFTABLES
+        if self.dialect == "iptables":
+            return Iptables(self.mac_sets)
+        return NFTABLES if self.htb else POLICED

@@ -37,7 +37,7 @@ def read_probe(answer: Answer) -> Capabilities:
         limitations=tuple(_limitations(found)),
     )
     usable = found.get("iptables_usable") == "yes" if iptables else bool(nft)
-    there = {f"{_NFT}, or {_IPTABLES}": usable, _TC: bool(able.tc), _HTB: able.htb}
+    there = {f"{_NFT}, or {_IPTABLES}": usable, _TC: bool(able.tc), _HTB: able.htb or not iptables}
     if missing := [what for what, is_there in there.items() if not is_there]:
         raise Refused(f"the router lacks {'; '.join(missing)}: install them and try again", missing=missing)
     return able
@@ -55,7 +55,12 @@ def _limitations(found: Mapping[str, str]) -> Iterator[str]:
                 "The kernel has no ipset of MAC addresses (hash:mac): each device known by its MAC makes every packet cost a "
                 "little more."
             )
-    if found.get("leaf") == "bfifo":
+    if found.get("htb") != "yes":
+        yield (
+            f"There is no {_HTB}: what is over a limit is dropped instead of queued, so limits hold less exactly (UDP was seen "
+            "a third above), and groups have no bursts and no counters. Install it, then say `routers probe`."
+        )
+    elif found.get("leaf") == "bfifo":
         yield "There is no fq_codel: a plain queue of about 100 ms keeps the latency within limited groups usable, not low."
     if not found.get("conntrack"):
         yield "There is no conntrack tool: connections can't be listed or ended one by one; limits and blocks don't need it."

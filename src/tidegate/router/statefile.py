@@ -11,7 +11,7 @@ from tidegate.errors import Conflict, Refused
 from tidegate.policy import iptables, nftables, tc
 from tidegate.policy.desired import Place, Resources
 from tidegate.policy.dialect import Dialect
-from tidegate.policy.element import Element, Unreadable
+from tidegate.policy.element import POLICERS, Element, Unreadable
 from tidegate.policy.group import GroupId
 from tidegate.policy.recovery import FILES, STATE, Copy, Damage, read_copy
 from tidegate.policy.router import Interfaces
@@ -203,7 +203,9 @@ def read_rules(answer: Answer) -> tuple[Dialect, tuple[str, ...], frozenset[Elem
     is there, and the elements. Raises Refused where they can't be shown or read."""
     try:
         if "ip4" not in answer.sections:
-            return nftables.NFTABLES, *_table(*answer.sections.get("nft", ("", -1)))
+            rules, elements = _table(*answer.sections.get("nft", ("", -1)))
+            policed = any(rule.startswith(f"map {POLICERS[0]}:") for rule in rules)
+            return nftables.POLICED if policed else nftables.NFTABLES, rules, elements
         for family in iptables.FAMILIES:
             printed, status = answer.sections.get(family, ("", -1))
             if status != 0:

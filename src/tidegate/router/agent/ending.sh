@@ -77,6 +77,7 @@ put_back() {
 	[ -z "$1" ] && rules stand || rules load "$back" all- || whole=1
 	for queues in "$back"/all-tc-*; do
 		device=${queues##*/all-tc-}
+		[ -f "$queues" ] || continue # no classes here
 		if [ -f "$RUN/loading" ] || ! has_root "$device"; then
 			: >"$RUN/loading"
 			# The first line makes the root, which can't be done twice.
@@ -98,6 +99,6 @@ stands() {
 	[ ! -f "$RUN/loading" ] && [ ! -f "$RUN/closed" ] && rules stand || return 1
 	read_devices
 	for device in $devices; do
-		has_root "$device" || return 1
+		has_root "$device" || ! grep -qx -- "--- all-tc-$device" "$ETC/current" || return 1
 	done
 }

@@ -79,7 +79,7 @@ lawful "$verb" "$@" || deny
 read -r boot </proc/sys/kernel/random/boot_id
 tools
 case $verb in
-probe) probe ;;
+probe) rm -f "$RUN/tools"; tools; probe ;; # something may have been installed
 observe) heal; say ok; observe_to -s "$@" ;;
 status) heal; say ok; status ;;
 flows) say ok; flows ;;
