@@ -77,7 +77,7 @@ class Settings:
         most=600,
     )
     watch_seconds: int = doc(
-        "How often each router is asked whether it still is as it should be, 10 to 86400; 0: only when somebody asks.",
+        "Seconds between two looks at each router, 10 to 86400: is it as it should be, who is there; 0: only when asked.",
         300,
         most=86400,
     )

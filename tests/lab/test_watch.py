@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dhcp import become
 from tests.lab.managed import HOME, Controller, a_controller
+from tests.lab.probes import fetch
 from tidegate.daemon.watch import Watch
-from tidegate.events import Event, InfrastructureRepaired, RouterDrifted, RouterRecovered
+from tidegate.events import DeviceDiscovered, Event, InfrastructureRepaired, RouterDrifted, RouterRecovered
 from tidegate.lab import Lab
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +39,7 @@ async def home(lab: Lab, tmp_path: Path) -> AsyncIterator[Controller]:
 @asynccontextmanager
 async def watching(home: Controller, *, repair: bool) -> AsyncIterator[None]:
     """Four looks a second, instead of one in five minutes."""
-    task = asyncio.create_task(Watch(home.enrolled, home.infrastructure, 0.25, repair=repair).run())
+    task = asyncio.create_task(Watch(home.enrolled, home.infrastructure, home.devices, 0.25, repair=repair).run())
     try:
         yield
     finally:
@@ -102,5 +104,18 @@ async def test_a_router_from_which_all_was_taken_down_is_well_and_left_so(home: 
     since = len(await home.events())
     async with watching(home, repair=True):
         await asyncio.sleep(1.5)
-    assert (await home.events())[since:] == []
+    assert [event for event in (await home.events())[since:] if not isinstance(event, DeviceDiscovered)] == []
     assert "inet tidegate" not in home.lab.router.run("nft list tables").stdout
+
+
+async def test_who_joins_the_network_is_told_without_anybody_asking(home: Controller) -> None:
+    async with watching(home, repair=True):
+        first = await told(home, DeviceDiscovered)
+        assert isinstance(first, DeviceDiscovered)
+        assert first.mac  # the controller's own machine at the least: the router talks to it
+        become(home.lab.clients["child"], "da:a1:19:00:00:07")
+        fetch(home.lab.clients["child"], "http://192.168.1.1/")  # whatever comes of it, the router has heard of it
+        while "da:a1:19:00:00:07" not in {event.mac for event in await home.events() if isinstance(event, DeviceDiscovered)}:
+            await asyncio.sleep(0.05)
+    by = {entry.by for entry in await home.journal.entries(0, 1000) if isinstance(entry.event, DeviceDiscovered)}
+    assert by == {"daemon"}

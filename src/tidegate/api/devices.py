@@ -27,13 +27,13 @@ class DeviceInfo:
     it, to the minute; None where only a lease or a group tells of it. `first_seen` None: a group names it, nobody has met it.
     """
 
+    mac: MacAddress
     name: str | None
     group_name: str
-    ip: tuple[str, ...]
-    mac: MacAddress
-    random_mac: bool
-    vendor: str | None
     last_seen: datetime | None
+    vendor: str | None
+    random_mac: bool
+    ip: tuple[str, ...]
     first_seen: datetime | None
     hostname: str | None
     group: GroupId

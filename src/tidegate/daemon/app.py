@@ -131,12 +131,13 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         stack.push_async_callback(operations.close)
         torrents = await stack.enter_async_context(torrent_half(settings, journal))
         infrastructure = InfrastructureService(routers)
+        devices = DevicesService(routers)
         services = Tidegate(
             routers=RoutersService(routers),
             infrastructure=infrastructure,
             groups=GroupAPIService(routers),
             state=StateService(routers),
-            devices=DevicesService(routers),
+            devices=devices,
             torrent=torrents.torrent,
             session=torrents.session,
             security=torrents.security,
@@ -161,7 +162,7 @@ async def running(settings: Settings, *, show_first_key: bool = True) -> AsyncIt
         await stack.enter_async_context(_supervised(routers.settle()))
         await stack.enter_async_context(_supervised(Lines(routers).run()))
         if settings.watch_seconds:
-            watch = Watch(routers, infrastructure, max(10, settings.watch_seconds), repair=settings.repair)
+            watch = Watch(routers, infrastructure, devices, max(10, settings.watch_seconds), repair=settings.repair)
             await stack.enter_async_context(_supervised(watch.run()))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

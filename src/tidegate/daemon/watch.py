@@ -1,9 +1,9 @@
-"""The quiet look at every router: whether it still is as it should be, without anybody asking.
+"""The quiet look at every router: whether it still is as it should be, and who is on its network, without anybody asking.
 
 Each is looked at within a minute of the start and of its coming back, then every `seconds`, a little more or less so that many
-routers do not answer at once; one that is not well every minute. A look is two short exchanges, of which the second asks for
-flow offload, and it is put off while somebody else has the router's turn. What is ours and drifted is mended, if that is
-wished for; one attempt at the same places an hour, where it fails.
+routers do not answer at once; one that is not well every minute. A look is a few short exchanges - rules, queues and document;
+flow offload; leases and neighbours - and it is put off while somebody else has the router's turn. What is ours and drifted is
+mended, if that is wished for; one attempt at the same places an hour, where it fails.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from time import monotonic
 import structlog
 
 from tidegate.api.routers import Router, RouterId
+from tidegate.daemon.devices import DevicesService
 from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.daemon.infrastructure import InfrastructureService
 from tidegate.errors import TidegateError
@@ -58,10 +59,17 @@ class Rota:
 
 class Watch:
     def __init__(
-        self, routers: EnrolledRouters, infrastructure: InfrastructureService, seconds: float, *, repair: bool
+        self,
+        routers: EnrolledRouters,
+        infrastructure: InfrastructureService,
+        devices: DevicesService,
+        seconds: float,
+        *,
+        repair: bool,
     ) -> None:
         self._routers = routers
         self._infrastructure = infrastructure
+        self._devices = devices
         self._rota = Rota(seconds, random.uniform)
         self._step = min(STEP, seconds / 4)
         self._repair = repair
@@ -98,6 +106,7 @@ class Watch:
         name = str(router.id)
         try:
             found = await self._infrastructure.look(router.id)
+            await self._devices.discover(router.id)
             places = tuple(remark.text for remark in found.remarks if remark.text not in found.left)
             if found.seen.damage and not found.seen.damage.used:
                 return  # with no good copy left, nothing is written over what is there until a person says so
