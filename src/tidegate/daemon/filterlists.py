@@ -28,7 +28,7 @@ from tidegate.errors import TidegateError
 from tidegate.events import IpFilterFailed
 from tidegate.torrent.ipfilter import suspicion
 from tidegate.torrent.iplist import AddressList
-from tidegate.torrent.listreader import read_list
+from tidegate.torrent.listprocess import read_list
 from tidegate.torrent.unpack import OUTPUT_LIMIT, NotAList
 
 RETRIES = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))  # after the first, second, ... failure in a row

@@ -114,13 +114,17 @@ class ListReader:
 
     def _fast(self, pairs: str) -> str:
         """Take pairs of IPv4 addresses; empty where one of them is none."""
-        for text in (pairs, _PADDING.sub("", pairs)):
-            try:
-                self._packed[4] += b"".join(map(inet_pton, repeat(AF_INET), text.split("-")))
-            except OSError:
-                continue
-            return text
-        return ""
+        if self._take(pairs):
+            return pairs
+        plain = _PADDING.sub("", pairs)  # as much work as all the rest, so not before it is needed
+        return plain if self._take(plain) else ""
+
+    def _take(self, pairs: str) -> bool:
+        try:
+            self._packed[4] += b"".join(map(inet_pton, repeat(AF_INET), pairs.split("-")))
+        except OSError:
+            return False
+        return True
 
     def _slow(self, text: str, before: int) -> Iterator[str]:
         for number, line in enumerate(text[:-1].split("\n"), before + 1):

@@ -1,4 +1,4 @@
-"""A process that reads one list: `python -m tidegate.torrent.listreader`, the list on its standard input.
+"""The process that reads one list, the list on its standard input; started by `listprocess.py`.
 
 Unpacking and reading what strangers wrote happens here, where it can neither hold up a request nor take more memory than the
 limit. On standard output, frames of a kind, a length and so many bytes:
@@ -11,59 +11,20 @@ limit. On standard output, frames of a kind, a length and so many bytes:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import resource
 import struct
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Awaitable, Callable
-from typing import IO, Final
+from typing import Final
 
-from tidegate.torrent.iplist import AddressList, LineFault, ListReader
-from tidegate.torrent.ranges import Ranges
+from tidegate.torrent.iplist import ListReader
 from tidegate.torrent.unpack import NotAList, unpacked
 
 MEMORY: Final = 3 << 30  # bytes of address space; five million lines of IPv6 need less than half of that
 CPU: Final = 60  # seconds
 FRAME: Final = struct.Struct(">cI")
 TOLD_AT_ONCE: Final = 1 << 18  # bytes of text
-
-Learn = Callable[[str], Awaitable[None]]
-
-
-async def read_list(file: IO[bytes], learn: Learn) -> AddressList:
-    """Read an open file's list in a process of its own; `learn` is given its addresses while that goes on.
-
-    Raises NotAList. The process is gone when this returns, raises or is cancelled.
-    """
-    command = (sys.executable, "-I", "-m", "tidegate.torrent.listreader")
-    process = await asyncio.create_subprocess_exec(*command, stdin=file, stdout=PIPE, stderr=DEVNULL, env={})
-    assert process.stdout is not None
-    ranges = {b"4": b"", b"6": b""}
-    try:
-        while True:
-            kind, size = FRAME.unpack(await process.stdout.readexactly(FRAME.size))
-            data = await process.stdout.readexactly(size)
-            match kind:
-                case b"+":
-                    await learn(data.decode())
-                case b"!":
-                    raise NotAList(data.decode())
-                case b"=":
-                    told = json.loads(data)
-                    faults = tuple(LineFault(*fault) for fault in told["faults"])
-                    v4, v6 = Ranges.from_bytes(4, ranges[b"4"]), Ranges.from_bytes(6, ranges[b"6"])
-                    return AddressList(v4, v6, told["lines"], told["skipped"], faults)
-                case _:
-                    ranges[kind] = data
-    except asyncio.IncompleteReadError:
-        raise NotAList("it takes more memory or time to read than a list may") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 def main() -> None:
