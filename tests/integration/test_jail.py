@@ -96,4 +96,4 @@ def test_nobody_who_swaps_names_meanwhile_leads_us_outside(folder: Path) -> None
         over.set()
         swapping.join()
     assert found["outside"] == 0
-    assert found["inside"] and found["refused"], f"the race was not run: {found}"
+    assert min(found["inside"], found["refused"]) > 0, f"the race was not run: {found}"
