@@ -8,8 +8,8 @@ One JSON line per round. A power cut is ext4's shutdown ioctl without a flush of
 EXT4_IOC_SHUTDOWN, flag 2) on a loop device: what was not synced by then is gone at the next mount. A rotting disk is a
 loop device whose image can't grow any more: the kernel takes writes and reports at some later fsync that they failed, once.
 Both want root and a mount namespace of their own, since another process's namespace would keep the dead file system in use.
-WRITER is `journal` (`bulky_journal` writes more and goes on after errors), or one of two careless ones that are there to show
-that the experiment can fail.
+WRITER is `journal` (`bulky_journal` writes more and goes on after errors), `wishes` (what a daemon writes of its routers), or
+one of two careless ones that are there to show that the experiment can fail.
 """
 
 from __future__ import annotations
@@ -30,9 +30,15 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from tidegate.daemon import intents
+from tidegate.daemon.app import MIGRATIONS
+from tidegate.daemon.intents import Intent, Outcome
 from tidegate.daemon.journal import Journal
+from tidegate.daemon.wishes import rows
 from tidegate.errors import StorageFull, Unavailable
-from tidegate.events import Entry, RouterReachable
+from tidegate.events import Entry, GroupSynced, GroupSyncFailed, RouterReachable
+from tidegate.policy.device import Label
+from tidegate.policy.group import BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 NO_LOG_FLUSH = struct.pack("I", 2)
@@ -78,6 +84,45 @@ def _newest(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM note").fetchone()[0])
 
 
+def wishes(folder: Path, acknowledge: Acknowledge) -> None:
+    asyncio.run(_wish_for_ever(folder / "journal.db", acknowledge))
+
+
+async def _wish_for_ever(path: Path, acknowledge: Acknowledge) -> None:
+    """What a daemon writes of a router's changes: the intent, and then the wish with its event. Numbers are generations."""
+    store = await Journal.open(path, MIGRATIONS)
+    entries = await _all_entries(store)
+    numbers = iter(
+        range(1 + max((e.event.generation for e in entries if isinstance(e.event, GroupSynced)), default=0), 1 << 62)
+    )
+
+    async def one_router(router: str) -> None:
+        await store.commit(partial(_enrolled, router), RouterReachable(router))
+        for number in numbers:
+            group = GroupId(1 + number % 20)
+            request = GroupSyncRequest(Label(str(number)), bandwidth_policy=BandwidthPolicy(Mbps(1 + number % 900)))
+            event = GroupSynced(router, int(group), number, ("a limit",))
+            outcome = Outcome(number, (event,), rows(router, {group: request}, number))
+            intent = Intent(f"{number:016x}", outcome, GroupSyncFailed(router, int(group), "cut"), "local:0", "")
+            await store.commit(lambda db, i=intent: intents.put(db, router, i, i.to_text()))  # type: ignore[misc]
+            await store.commit(lambda db, o=outcome: o.write(db, router), *outcome.events)  # type: ignore[misc]
+            acknowledge(number)
+
+    await asyncio.gather(*(one_router(f"r{number}") for number in range(8)))
+
+
+def _enrolled(router: str, connection: sqlite3.Connection) -> None:
+    row = (router, "127.0.0.1", 22, "root", "", "br-lan", "wan", "null", 0, "")
+    connection.execute("INSERT OR IGNORE INTO routers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+async def _all_entries(store: Journal) -> list[Entry]:
+    entries: list[Entry] = []
+    while page := await store.entries(len(entries), 5_000):
+        entries += page
+    return entries
+
+
 def unsynced_database(folder: Path, acknowledge: Acknowledge) -> None:
     store = sqlite3.connect(folder / "careless.db", isolation_level=None)
     store.execute("PRAGMA journal_mode = WAL")
@@ -110,9 +155,7 @@ async def _examine(path: Path) -> tuple[set[int], str]:
         return set(), error.detail
     try:
         notes = await store.read(lambda c: [number for (number,) in c.execute("SELECT number FROM note")])
-        entries: list[Entry] = []
-        while page := await store.entries(len(entries), 5_000):
-            entries += page
+        entries = await _all_entries(store)
         told = {int(entry.event.router) for entry in entries if isinstance(entry.event, RouterReachable)}
         audit = await store.verify()
     finally:
@@ -124,6 +167,40 @@ async def _examine(path: Path) -> tuple[set[int], str]:
         str(audit.broken or ""),
     ]
     return set(notes), "; ".join(filter(None, wrong))
+
+
+def _found_wishes(folder: Path) -> tuple[set[int], str]:
+    return asyncio.run(_examine_wishes(folder / "journal.db"))
+
+
+async def _examine_wishes(path: Path) -> tuple[set[int], str]:
+    try:
+        store = await Journal.open(path, MIGRATIONS)
+    except Unavailable as error:
+        return set(), error.detail
+    try:
+        entries = await _all_entries(store)
+        written = await store.read(lambda c: c.execute("SELECT router, id, generation, wish FROM groups").fetchall())
+        routers = await store.read(intents.waiting)
+        waiting = [await store.read(partial(_generation_of, router)) for router in routers]
+        audit = await store.verify()
+    finally:
+        await store.close()
+    told = [entry.event for entry in entries if isinstance(entry.event, GroupSynced)]
+    newest = {(event.router, event.group): event.generation for event in told}
+    wrong = [
+        "a wish is not the newest that was told" if {(r, g): n for r, g, n, _ in written} != newest else "",
+        "a wish is half" if any(json.loads(wish)["name"] != str(n) for _, _, n, wish in written) else "",
+        "an intent is left of what was done" if set(waiting) & {event.generation for event in told} else "",
+        "event numbers have gaps" if [entry.number for entry in entries] != list(range(1, len(entries) + 1)) else "",
+        str(audit.broken or ""),
+    ]
+    return {event.generation for event in told}, "; ".join(filter(None, wrong))
+
+
+def _generation_of(router: str, connection: sqlite3.Connection) -> int:
+    intent = intents.load(connection, router)
+    return intent.outcome.generation if intent else 0
 
 
 def _found_in_database(folder: Path) -> tuple[set[int], str]:
@@ -152,6 +229,7 @@ def _counted(folder: Path) -> int:
 WRITERS = {
     "journal": (journal, _found_by_journal),
     "bulky_journal": (bulky_journal, _found_by_journal),
+    "wishes": (wishes, _found_wishes),
     "unsynced_database": (unsynced_database, _found_in_database),
     "unsynced_rename": (unsynced_rename, _found_in_json),
 }

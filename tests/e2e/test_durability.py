@@ -42,10 +42,11 @@ def test_no_acknowledged_commit_is_lost_by_kill_nine_and_nothing_is_torn(tmp_pat
 
 
 @pytest.mark.usefixtures("own_disk")
-def test_no_acknowledged_commit_is_lost_by_a_power_cut_and_nothing_is_torn(tmp_path: Path) -> None:
-    rounds = disaster("power", tmp_path, 40, "journal", *PRIVATE)
-    assert [(r["lost"], r["wrong"]) for r in rounds] == [(0, "")] * 40
-    assert sum(r["acknowledged"] for r in rounds) > 200
+@pytest.mark.parametrize(("writer", "cuts"), [("journal", 40), ("wishes", 10)])
+def test_no_acknowledged_commit_is_lost_by_a_power_cut_and_nothing_is_torn(tmp_path: Path, writer: str, cuts: int) -> None:
+    rounds = disaster("power", tmp_path, cuts, writer, *PRIVATE)
+    assert [(r["lost"], r["wrong"]) for r in rounds] == [(0, "")] * cuts
+    assert sum(r["acknowledged"] for r in rounds) > 2 * cuts
 
 
 @pytest.mark.usefixtures("own_disk")
