@@ -118,7 +118,7 @@ def test_killed_at_random_it_loses_nothing_that_was_acknowledged_and_nothing_is_
             acknowledged = threading.Event()
             syncing = threading.Thread(target=try_to_sync, args=(daemon, lab, wanted, acknowledged))
             syncing.start()
-            time.sleep(dice.uniform(0, 0.2))
+            time.sleep(dice.uniform(0, 0.4))
             daemon.end(signal.SIGKILL)
             syncing.join()
             daemon = Up(tmp_path)

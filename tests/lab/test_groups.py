@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.lab.managed import HOME, SHOW_RULES, Controller, a_controller
+from tidegate.api.groups import GroupPolicySummary, GroupPolicyUpdate, GroupsSyncRequest, GroupWish
 from tidegate.contract.acting import Acting, act
 from tidegate.daemon.events import AuditService
 from tidegate.errors import Conflict, Invalid, NotFound, Refused, StorageFull, Unavailable
@@ -24,7 +25,7 @@ from tidegate.events import GroupDeleted, GroupSynced, GroupSyncFailed
 from tidegate.lab import Lab, measure
 from tidegate.lab.host import Host
 from tidegate.policy.device import DeviceRef, IpAddress, Label
-from tidegate.policy.group import GroupId, GroupSyncRequest
+from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 
 pytestmark = pytest.mark.anyio
 
@@ -409,3 +410,48 @@ async def test_the_trail_says_who_changed_what_from_what_to_what_and_failures_to
     assert f"{home.lab.clients['parent'].mac} joins group 1" in second.changed
     assert (failed.before, failed.wanted) == (two, '"the 1": download 7 Mbit/s, upload 7 Mbit/s, 0 devices, inactive')
     assert (gone.generation, gone.before) == (second.generation + 1, two)
+
+
+async def test_what_a_plan_shows_is_byte_for_byte_what_the_router_then_gets(home: Controller) -> None:
+    """New groups, changed ones, a device that moves, and one that is emptied and inactive. The router keeps what it got."""
+    child, parent = home.device("child"), home.addresses("parent")
+
+    def wish(group: int, *devices: DeviceRef, down: float, **more: Any) -> GroupWish:
+        return GroupWish(Label(f"the {group}"), devices, BandwidthPolicy(Mbps(down)), group=GroupId(group), **more)
+
+    for groups in (
+        (wish(1, child, down=20), wish(2, parent, down=30)),
+        (wish(1, child, parent, down=5), wish(2, down=30, active=False), wish(3, down=7)),
+        (wish(2, child, down=9), wish(1, parent, down=5, access_control_policy=AccessControlPolicy(block_all_internet=True))),
+    ):
+        asked = GroupsSyncRequest(groups)
+        shown = await home.groups.plan(HOME, asked)
+        done = await home.groups.sync_all_groups(HOME, asked)
+        text = home.lab.router.run("cat /etc/tidegate/current").stdout
+        parts = dict(re.findall(r"^--- (\S+)\n((?:(?!--- ).*\n)*)", text, re.MULTILINE))
+        assert (parts["tc-put"], parts["nft"], parts["tc-remove"]) == (shown.tc_before, shown.rules, shown.tc_after)
+        assert shown.rules
+        assert (done.applied, done.generation) == (shown.changes, shown.generation + 1)
+        assert [each.effective for each in done.results] == [each.effective for each in shown.results]
+    closed = (await home.groups.get_group_status(HOME, GroupId(1))).effective
+    assert closed == GroupPolicySummary(5, 5, block_all_internet=True)
+
+
+async def test_who_decided_by_an_older_generation_is_refused_and_told_the_present_one(home: Controller) -> None:
+    await home.sync(1, home.device("child"), down=20)
+    known = (await home.groups.list_groups(HOME)).generation
+    wish = GroupSyncRequest(Label("mine"), bandwidth_policy=BandwidthPolicy(Mbps(5)), expected_generation=known)
+    await home.groups.sync_group(HOME, GroupId(2), wish)
+    before = home.picture()
+    policies = GroupPolicyUpdate(BandwidthPolicy(Mbps(9)), expected_generation=known)
+    for late in (
+        home.groups.sync_group(HOME, GroupId(1), wish),
+        home.groups.update_group_policy(HOME, GroupId(1), policies),
+        home.groups.sync_all_groups(HOME, GroupsSyncRequest((GroupWish(Label("all"), group=GroupId(3)),), True, known)),
+        home.groups.delete_group(HOME, GroupId(1), expected_generation=known),
+    ):
+        with pytest.raises(Conflict, match="it was changed meanwhile") as conflict:
+            await late
+        assert conflict.value.facts["generation"] == known + 1
+    assert home.picture() == before
+    await home.groups.delete_group(HOME, GroupId(1), expected_generation=known + 1)

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from tidegate.api.events import AuditPage
+from tidegate.api.groups import Durations
+from tidegate.api.infrastructure import InfrastructureChange
 from tidegate.contract.tables import Uncut, render
 from tidegate.events import Entry, GroupSynced
 
@@ -93,3 +95,9 @@ def test_what_an_event_is_about_is_never_cut() -> None:
     shown = " ".join(" ".join(printed(page, 140)).split())
     assert "router home, group 1, generation 7" in shown
     assert all(words in shown for words in (*changed, event.before))
+
+
+def test_how_long_a_change_took_is_one_line() -> None:
+    took = Durations(observe=0.2, plan=1.4, apply=31.2, verify=2.0, confirm=24.6, commit=0.9, total=61.3)
+    answer = InfrastructureChange("home", 7, ("the base rules are put in place",), durations=took)
+    assert "durations   61 ms: plan 1, apply 31, verify 2, confirm 25, commit 1" in printed(answer, 100)

@@ -50,6 +50,7 @@ class GroupPolicyUpdate:
 
     bandwidth_policy: BandwidthPolicy | None = None
     access_control_policy: AccessControlPolicy | None = None
+    expected_generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,12 @@ class GroupsSyncRequest:
 
     `atomic`: one fault anywhere and nothing is done. Otherwise each group is taken on its own merits, and those that can be
     are made so in one change; of two that claim the same device, the one that has it (or is named first) keeps it.
+    `expected_generation`: as in a sync of one group, for all of them.
     """
 
     groups: tuple[GroupWish, ...]
     atomic: bool = True
+    expected_generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,24 @@ class GroupProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPolicySummary:
+    """What holds for a group in a few fields, its policies taken together. No rate is no limit."""
+
+    download_mbps: float | None = None
+    upload_mbps: float | None = None
+    block_all_internet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GroupResult:
-    """One group of a sync of many. `problem`: why it was left as it was."""
+    """One group of a sync of many. `effective`: what holds for it then; `problem`: why it was left as it was."""
 
     group: GroupId
     ok: bool
     device_changes: DeviceChanges
     applied: tuple[str, ...]
     problem: GroupProblem | None = None
+    effective: GroupPolicySummary = field(default_factory=GroupPolicySummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,10 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group's state and whether the router, asked just now, holds to it; `drift` names every place where it does not."""
+    """A group's state and whether the router, asked just now, holds to it; `drift` names every place where it does not.
+
+    `effective`: what its policies come to together.
+    """
 
     router: str
     group: GroupId
@@ -186,6 +202,7 @@ class GroupStatus:
     drift: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
     access_control_policy: AccessControlPolicy | None = None
+    effective: GroupPolicySummary = field(default_factory=GroupPolicySummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +221,12 @@ class GroupSummary:
 
 @dataclass(frozen=True, slots=True)
 class GroupList:
+    """`generation`: the router's, as of the last change; for `expected_generation` in the next."""
+
     router: str
     groups: tuple[GroupSummary, ...]
     total: int
+    generation: int = 0
 
 
 class Groups(Protocol):
@@ -272,6 +292,8 @@ class Groups(Protocol):
         ...
 
     @delete("/routers/{router_id}/groups/{group_id}", emits=(GroupDeleted,), long=True)
-    async def delete_group(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
+    async def delete_group(
+        self, router_id: RouterId, group_id: GroupId, expected_generation: int | None = None
+    ) -> GroupDeleteResponse:
         """Take everything of the group off the router; its devices become guests. Group 0 can't be deleted (Conflict)."""
         ...

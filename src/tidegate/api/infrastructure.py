@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from tidegate.api.groups import Durations
 from tidegate.api.routers import RouterId
 from tidegate.contract import READ, get, post
 from tidegate.events import GroupDeleted, InfrastructureRepaired, InfrastructureSetUp, InfrastructureTornDown
@@ -64,6 +65,7 @@ class InfrastructureChange:
     generation: int
     changed: tuple[str, ...]
     left: tuple[str, ...] = ()
+    durations: Durations = field(default_factory=Durations)
 
 
 class Infrastructure(Protocol):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from time import perf_counter
 from typing import NamedTuple
 
+from tidegate.api.groups import Durations
 from tidegate.contract.acting import acting
 from tidegate.daemon import intents, wishes
 from tidegate.daemon.intents import Intent, Outcome
@@ -111,6 +113,12 @@ async def settle(journal: Journal, router: ManagedRouter, failed: Event | None =
             await journal.commit(lambda db: intents.drop(db, router.id), told, acting=intent.acting)
     router.settled = True
     return stands
+
+
+def durations(done: Done, began: float) -> Durations:
+    """Of a change that was asked for at that moment (perf_counter), up to now."""
+    total = _ms(perf_counter() - began)
+    return Durations(**asdict(done.applied.stages), intend=done.intend, commit=done.commit, total=total)
 
 
 def _told_of(intent: Intent | None) -> tuple[Event, ...]:

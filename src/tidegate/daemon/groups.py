@@ -8,7 +8,7 @@ of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 from typing import NoReturn
@@ -19,6 +19,7 @@ from tidegate.api.groups import (
     GroupDeleteResponse,
     GroupDevicesUpdate,
     GroupList,
+    GroupPolicySummary,
     GroupPolicyUpdate,
     GroupResult,
     Groups,
@@ -70,6 +71,7 @@ class GroupAPIService(Groups):
                 request,
                 bandwidth_policy=policies.bandwidth_policy or request.bandwidth_policy,
                 access_control_policy=policies.access_control_policy or request.access_control_policy,
+                expected_generation=policies.expected_generation,
             )
 
         return await self._sync(router_id, group_id, updated)
@@ -81,6 +83,7 @@ class GroupAPIService(Groups):
         async with self._routers.changing(router_id) as router:
             known, lan = await self._wishes_and_lan(router_id)
             request = wanted(known)
+            await self._must_be_at(router_id, request.expected_generation)
             wishes.check(group_id, request, known, lan)
             before = known[group_id].request if group_id in known else None
 
@@ -101,7 +104,7 @@ class GroupAPIService(Groups):
                 verified=True,
                 device_changes=device_changes(before.devices if before else (), request.devices),
                 applied=done.applied.words,
-                durations=_durations(done, began),
+                durations=changes.durations(done, began),
             )
 
     @wholly
@@ -134,6 +137,8 @@ class GroupAPIService(Groups):
         async with self._routers.changing(router_id) as router:
             known, lan = await self._wishes_and_lan(router_id)
             request, judged = await judge(known, lan)
+            for expected in {request.expected_generation, *(wish.expected_generation for wish in request.groups)}:
+                await self._must_be_at(router_id, expected)
             many = len(request.groups)
             if not judged.accepted:
                 generation = (await self._routers.get(router_id)).generation
@@ -165,7 +170,7 @@ class GroupAPIService(Groups):
                 verified=True,
                 results=await aside(many, FEW, _results, request, known, judged, done.applied.remarks),
                 applied=done.applied.words,
-                durations=_durations(done, began),
+                durations=changes.durations(done, began),
             )
 
     async def plan(self, router_id: RouterId, request: GroupsSyncRequest) -> GroupsPlan:
@@ -187,13 +192,16 @@ class GroupAPIService(Groups):
         )
 
     @wholly
-    async def delete_group(self, router_id: RouterId, group_id: GroupId) -> GroupDeleteResponse:
+    async def delete_group(
+        self, router_id: RouterId, group_id: GroupId, expected_generation: int | None = None
+    ) -> GroupDeleteResponse:
         if group_id == GUESTS:
             raise Conflict("Group 0, the guests, is always there; sync it without a bandwidth policy to lift its limit")
         began = perf_counter()
         async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             gone = known.get(group_id) or _no_group(router_id, group_id)
+            await self._must_be_at(router_id, expected_generation)
             left = {other: wish for other, wish in known.items() if other != group_id}
 
             def outcome(told: Applied) -> Outcome:
@@ -207,7 +215,7 @@ class GroupAPIService(Groups):
                 generation=done.applied.generation,
                 removed=done.applied.words,
                 devices_now_guests=tuple(label(device) for device in gone.request.devices),
-                durations=_durations(done, began),
+                durations=changes.durations(done, began),
             )
 
     async def get_group_status(self, router_id: RouterId, group_id: GroupId) -> GroupStatus:
@@ -233,13 +241,14 @@ class GroupAPIService(Groups):
             last_sync=wish.last_sync,
             verified=not drift,
             drift=drift,
+            effective=_effective(wish.request),
             counters=Counters(seen.sent.get(Place(record.lan, minor)), seen.sent.get(Place(record.wan, minor))),
         )
 
     async def list_groups(self, router_id: RouterId) -> GroupList:
-        await self._routers.get(router_id)
+        generation = (await self._routers.get(router_id)).generation
         found = tuple(_summary(group_id, wish) for group_id, wish in (await self._wishes(router_id)).items())
-        return GroupList(str(router_id), found, len(found))
+        return GroupList(str(router_id), found, len(found), generation)
 
     async def _wishes(self, router_id: RouterId) -> Wishes:
         return await wishes.load(self._journal, router_id)
@@ -247,6 +256,15 @@ class GroupAPIService(Groups):
     async def _wishes_and_lan(self, router_id: RouterId) -> tuple[Wishes, Lan | None]:
         lan = await self._journal.read(lambda db: devicerows.lan(db, router_id))
         return await self._wishes(router_id), lan
+
+    async def _must_be_at(self, router_id: RouterId, expected: int | None) -> None:
+        """Raises Conflict where the router is at another generation than whoever asks for a change knows of."""
+        if expected is not None and (generation := (await self._routers.get(router_id)).generation) != expected:
+            raise Conflict(
+                f"router {router_id} is at generation {generation}, not {expected}: it was changed meanwhile; "
+                "list its groups, decide again and ask with the generation that the list shows",
+                generation=generation,
+            )
 
     async def _carry_out(
         self,
@@ -273,24 +291,18 @@ def _no_group(router_id: RouterId, group_id: GroupId) -> NoReturn:
     raise NotFound(f"router {router_id} has no group {int(group_id)}", router=str(router_id), group=int(group_id))
 
 
-def _durations(done: Done, began: float) -> Durations:
-    total = round((perf_counter() - began) * 1000, 3)
-    return Durations(**asdict(done.applied.stages), intend=done.intend, commit=done.commit, total=total)
-
-
 def _summary(group_id: GroupId, wish: Wish) -> GroupSummary:
     request = wish.request
-    policy = request.bandwidth_policy if request.active else None
-    limit = policy if policy and policy.active else None
+    effective = _effective(request)
     return GroupSummary(
         group=group_id,
         name=request.name,
         active=request.active,
         devices=len(request.devices),
-        download_mbps=float(limit.limit_mbps) if limit else None,
-        upload_mbps=float(limit.upload) if limit else None,
+        download_mbps=effective.download_mbps,
+        upload_mbps=effective.upload_mbps,
         last_sync=wish.last_sync,
-        internet_blocked=request.active and request.blocks,
+        internet_blocked=effective.block_all_internet,
     )
 
 
@@ -330,8 +342,18 @@ def _results(request: GroupsSyncRequest, known: Wishes, judged: Judged, remarks:
         if problem is None:
             changed = device_changes(before.devices if before else (), wish.devices)
         texts = tuple(said.get(int(wish.group), ())) if problem is None else ()
-        found.append(GroupResult(wish.group, problem is None, changed, texts, problem))
+        stands = wish if problem is None else before
+        found.append(GroupResult(wish.group, problem is None, changed, texts, problem, _effective(stands)))
     return tuple(found)
+
+
+def _effective(request: GroupSyncRequest | None) -> GroupPolicySummary:
+    if request is None or not request.active:
+        return GroupPolicySummary()
+    policy = request.bandwidth_policy
+    limit = policy if policy and policy.active else None
+    down, up = (float(limit.limit_mbps), float(limit.upload)) if limit else (None, None)
+    return GroupPolicySummary(down, up, request.blocks)
 
 
 def _by_group(remarks: Iterable[Remark]) -> dict[int, list[str]]:

@@ -69,6 +69,7 @@ class InfrastructureService(Infrastructure):
 
     @wholly
     async def setup(self, router_id: RouterId) -> InfrastructureChange:
+        began = perf_counter()
         async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
 
@@ -83,10 +84,13 @@ class InfrastructureService(Infrastructure):
                 outcome,
                 "set-up",
             )
-        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words)
+        return InfrastructureChange(
+            str(router_id), done.applied.generation, done.applied.words, durations=changes.durations(done, began)
+        )
 
     @wholly
     async def teardown(self, router_id: RouterId) -> InfrastructureChange:
+        began = perf_counter()
         async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
 
@@ -101,7 +105,9 @@ class InfrastructureService(Infrastructure):
                 return Outcome(told.generation, tuple(events), removed=tuple(known))
 
             done = await self._carry_out(router, known, router.engine.remove_base, outcome, "teardown")
-        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words)
+        return InfrastructureChange(
+            str(router_id), done.applied.generation, done.applied.words, durations=changes.durations(done, began)
+        )
 
     async def verify(self, router_id: RouterId) -> InfrastructureVerification:
         found = await self.look(router_id)
@@ -112,6 +118,7 @@ class InfrastructureService(Infrastructure):
 
     @wholly
     async def repair(self, router_id: RouterId) -> InfrastructureChange:
+        began = perf_counter()
         async with self._routers.changing(router_id) as router:
             known = await self._wishes(router_id)
             groups = wishes.states(known)
@@ -130,7 +137,9 @@ class InfrastructureService(Infrastructure):
             done = await self._carry_out(router, known, mend, outcome, "repair")
             left = found.left if found else ()
             self._routers.mended(str(router_id), left)
-        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words or _mended(found), left)
+        mended = done.applied.words or _mended(found)
+        took = changes.durations(done, began)
+        return InfrastructureChange(str(router_id), done.applied.generation, mended, left, took)
 
     async def look(self, router_id: RouterId) -> Inspection:
         """Compare the router with what it should be, and let its health and the events say what came of it.

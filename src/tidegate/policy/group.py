@@ -99,6 +99,8 @@ class GroupSyncRequest:
     """The upper layer's wish for one group. No bandwidth policy means no limit; an inactive group restricts nothing.
 
     `confirm_mass_change`: yes, more than half of the devices of a group of ten or more shall leave it or be replaced.
+    `expected_generation`: only if the router is still at the generation that the asker knows, so that two who manage the same
+    router can't undo each other's work unseen.
     """
 
     name: Label
@@ -108,6 +110,7 @@ class GroupSyncRequest:
     force_sync: bool = False
     access_control_policy: AccessControlPolicy | None = None
     confirm_mass_change: bool = False
+    expected_generation: int | None = None
 
     @property
     def blocks(self) -> bool:

@@ -292,7 +292,7 @@ class RouterOperationsEngine:
             made = await self.apply_command_bundle(bundle, announce)
         except Stale as error:
             raise Conflict(f"the router changes under our hands: {error}") from None
-        return Applied(made.after.generation, bundle.words, Stages(), bundle.remarks)
+        return Applied(made.after.generation, bundle.words, Stages(0.0, 0.0, *_laps(*made[1:])), bundle.remarks)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
         """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key` (""
