@@ -55,6 +55,7 @@ ENDS = {
     "fails": "true",
     "is killed with its agent": "kill -9 $PPID",
     "kills its agent when it is done": '{real} "$@"; kill -9 $PPID',
+    "outlives its agent": 'kill -9 $PPID; sleep 0.4; {real} "$@"',
 }
 QUEUES = "tc qdisc show; tc class show dev wan; tc class show dev br-lan"
 

@@ -1,13 +1,14 @@
 """The table's listing, read back; and that nothing but numbers and addresses can get into its maps."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.policy.element import Element, Unreadable
-from tidegate.policy.nftables import PORTION, base_rules, change_elements, create_table, read_table
+from tidegate.policy.nftables import PORTION, Nftables, base_rules, change_elements, create_table, read_table
 
 
 def listing(*entries: object) -> str:
@@ -144,3 +145,53 @@ def test_hostile_text_is_refused_or_is_one_plain_element(name: str, key: str, va
     assert line.isascii()
     assert len(line.split()) == (8 if name == "blocked" else 10)
     assert not set(line) & set("\n\r;\"'`$()#\\")
+
+
+def limit(name: str, rate: int, burst: int, **other: object) -> dict[str, object]:
+    """As nft prints it: in the largest unit that holds it in whole."""
+    shown = {"name": name, "table": "tidegate", "per": "second", "inv": True, "rate_unit": "bytes", "burst_unit": "kbytes"}
+    return {"limit": {**shown, "rate": rate, "burst": burst, **other}}
+
+
+POLICED_GROUP = (map_of("police_down", "mark", "limit", [101, "down_101_20000"]), limit("down_101_20000", 2_500_000, 64))
+
+
+def test_what_a_policer_lets_through_is_read_from_the_name_that_its_limit_bears() -> None:
+    rules, elements = read_table(listing(*POLICED_GROUP))
+    assert elements == {Element("police_down", "101", "20000")}
+    assert rules == ("map police_down: mark to limit",)
+    assert "map police_down: mark to limit" in Nftables(policed=True).base_rules("br-lan")
+    assert change_elements((), elements) == [
+        "add limit inet tidegate down_101_20000 { rate over 2500000 bytes/second burst 65536 bytes }",
+        'add element inet tidegate police_down { 101 : "down_101_20000" }',
+    ]
+    assert change_elements(elements, ()) == [
+        "delete element inet tidegate police_down { 101 }",
+        "delete limit inet tidegate down_101_20000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (POLICED_GROUP[0], limit("down_101_20000", 9_900_000, 64)),
+        (POLICED_GROUP[0], limit("down_101_20000", 2_500_000, 64, inv=False)),
+        (POLICED_GROUP[0], limit("down_101_20000", 2_500_000, 64, per="hour")),
+        (*POLICED_GROUP, limit("up_101_20000", 2_500_000, 64)),
+        (map_of("police_up", "mark", "limit", [101, "down_101_20000"]),),
+        (map_of("police_down", "mark", "limit", [102, "down_101_20000"]),),
+        (map_of("police_down", "mark", "limit", [101, "theirs"]),),
+    ],
+)
+def test_a_limit_that_is_not_what_its_name_says_makes_the_table_differ(entries: tuple[dict[str, object], ...]) -> None:
+    rules, _ = read_table(listing(*entries))
+    assert any("none of ours" in rule for rule in rules)
+
+
+@given(st.sampled_from(["police_down", "police_up"]), HOSTILE, HOSTILE)
+def test_hostile_text_is_refused_or_is_one_plain_limit(name: str, key: str, value: str) -> None:
+    try:
+        lines = change_elements((), [Element(name, key, value)])
+    except ValueError:
+        return
+    assert all(re.fullmatch(r'[a-z0-9_ /:{}"]+', line) for line in lines)

@@ -9,6 +9,7 @@ from tidegate.policy.desired import Place, Resources, desired
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.element import Element
 from tidegate.policy.group import GroupId
+from tidegate.policy.nftables import POLICED
 from tidegate.policy.plan import Change, drift, in_words, plan
 from tidegate.policy.router import Interfaces
 from tidegate.policy.state import GroupState, Limit
@@ -145,3 +146,23 @@ def test_drift_names_every_place_and_whose_it_is() -> None:
         (1, "nft map ip_mark: 192.168.1.12 is missing"),
         (0, "tc wan class 1:100: is missing"),
     ]
+
+
+def test_without_classes_a_limit_is_said_in_the_same_words() -> None:
+    wanted = {kbit: desired([group(1, CHILD, limit=Limit(kbit, 5_000))], HOME, "", POLICED) for kbit in (20_000, 2_000)}
+    assert not wanted[2_000].roots
+    assert not wanted[2_000].classes
+    bare = desired([], HOME, "", POLICED)
+    assert in_words(plan(bare, wanted[20_000]), "br-lan")[:2] == (
+        "group 1: download limit 20 Mbit/s",
+        "group 1: upload limit 5 Mbit/s",
+    )
+    slower = plan(wanted[20_000], wanted[2_000])
+    assert in_words(slower, "br-lan") == ("group 1: download limit 2 Mbit/s, was 20 Mbit/s",)
+    assert nft(slower) == [
+        "delete element inet tidegate police_down { 101 }",
+        "delete limit inet tidegate down_101_20000",
+        "add limit inet tidegate down_101_2000 { rate over 250000 bytes/second burst 65536 bytes }",
+        'add element inet tidegate police_down { 101 : "down_101_2000" }',
+    ]
+    assert "group 1: upload limit 5 Mbit/s is lifted" in in_words(plan(wanted[2_000], bare), "br-lan")

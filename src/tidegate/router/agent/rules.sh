@@ -49,7 +49,8 @@ nft_remove() {
 	done
 }
 
-# ── iptables and ipset: atomic for one table, for one element of a set
+# ── iptables and ipset: atomic for one table, for one element of a set. They are given their files by name, so that whoever
+# clears up after a killed agent sees that they are still at it.
 
 # The chains that hold, and the jumps to them, with their number in their chain.
 iptables_list() {
@@ -88,7 +89,7 @@ iptables_load() {
 }
 
 sets_load() {
-	[ ! -s "$1" ] || "$IPSET" -exist restore <"$1"
+	[ ! -s "$1" ] || "$IPSET" -exist restore -file "$1"
 }
 
 # tables_load FILE: one table's part. What begins with "# whole" takes the place of all of ours, of which the rest goes: our
@@ -98,7 +99,7 @@ tables_load() {
 	tables=$(tables_of "${1##*/}")
 	{ read -r first; read -r table; } <"$1"
 	if [ "$first" != "# whole" ]; then
-		"$tables-restore" $PATIENTLY --noflush <"$1"
+		"$tables-restore" $PATIENTLY --noflush "$1"
 		return
 	fi
 	"$tables-save" -t "${table#?}" >"$1.saved" || return 1
@@ -113,7 +114,7 @@ tables_load() {
 			printf "%s%s%s", jumps, rules, gone
 		}
 		{ print }' "$1.saved" "$1" >"$1.whole" || return 1
-	"$tables-restore" $PATIENTLY --noflush <"$1.whole"
+	"$tables-restore" $PATIENTLY --noflush "$1.whole"
 }
 
 iptables_stand() {
