@@ -261,6 +261,14 @@ class StateDocumentMended:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerServiceCleared:
+    """Rules that the service before Tidegate had left on a router were taken off it; `removed` names each."""
+
+    router: str
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StateImported:
     """The groups of a document (`source` says which) were made the router's, all others gone; `changed` says in words what
     that took. Each group that is another now has an event of its own before this one."""
@@ -490,6 +498,7 @@ Event = (
     | DeviceAddressMoved
     | DeviceRenamed
     | StateDocumentMended
+    | FormerServiceCleared
     | StateImported
     | StateRestored
     | TorrentAdded

@@ -85,7 +85,8 @@ class PublicKey:
 @dataclass(frozen=True, slots=True)
 class RouterAddRequest:
     """`host_key` is the confirmed fingerprint. `password` is used once, to put our key in place, and never kept; without
-    it the key from `routers.create_key` must be there already. The interfaces are br-lan and wan unless given."""
+    it the key from `routers.create_key` must be there already. The interfaces are br-lan and wan unless given.
+    `clear_former`: rules that the service before Tidegate (NetPilot) left there are taken off; they are in the way else."""
 
     host: HostName
     host_key: Fingerprint
@@ -94,6 +95,7 @@ class RouterAddRequest:
     password: str | None = None
     lan: InterfaceName = field(default_factory=lambda: InterfaceName("br-lan"))
     wan: InterfaceName = field(default_factory=lambda: InterfaceName("wan"))
+    clear_former: bool = False
 
 
 @dataclass(frozen=True, slots=True)

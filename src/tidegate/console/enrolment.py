@@ -41,6 +41,7 @@ def add(
     lan: Annotated[InterfaceName, OWN] = LAN,
     wan: Annotated[InterfaceName, OWN] = WAN,
     key_in_place: Annotated[bool, Parameter(negative="", help="our public key is in its authorized_keys already")] = False,
+    clear_former: Annotated[bool, Parameter(negative="", help="take the rules of NetPilot, if there are any, off it")] = False,
     to: ToTarget = Target(),  # noqa: B008 - frozen
 ) -> int:
     """Enrol a router: compare its host key, log in once, probe it, install the agent.
@@ -51,7 +52,7 @@ def add(
     """
     from tidegate.console import default_socket
 
-    request = _Answers(router_id, host, host_key, port, user, lan, wan, key_in_place)
+    request = _Answers(router_id, host, host_key, port, user, lan, wan, key_in_place, clear_former)
     return attempt(lambda address: _add(request, to, address), to, default_socket)
 
 
@@ -88,9 +89,11 @@ class _Answers:
         lan: InterfaceName,
         wan: InterfaceName,
         key_in_place: bool,
+        clear_former: bool,
     ) -> None:
         self.router_id, self.host, self.host_key, self.port = router_id, host, host_key, port
-        self.user, self.lan, self.wan, self.key_in_place = user, lan, wan, key_in_place
+        self.user, self.lan, self.wan = user, lan, wan
+        self.key_in_place, self.clear_former = key_in_place, clear_former
 
 
 def _add(given: _Answers, to: Target, address: Address) -> None:
@@ -99,7 +102,7 @@ def _add(given: _Answers, to: Target, address: Address) -> None:
         password = _password(given)
     except EOFError:
         raise Refused("not answered; nothing was changed") from None
-    request = RouterAddRequest(given.host, host_key, given.port, given.user, password, given.lan, given.wan)
+    request = RouterAddRequest(given.host, host_key, given.port, given.user, password, given.lan, given.wan, given.clear_former)
     show(over(address, lambda line: _added(line, given.router_id, request)), to)
 
 

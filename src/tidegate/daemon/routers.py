@@ -32,6 +32,7 @@ from tidegate.daemon.routerkeys import public_blob, public_line
 from tidegate.daemon.routerlogin import let_in, seal
 from tidegate.errors import Conflict, Fault, Invalid, Refused, TidegateError
 from tidegate.events import (
+    FormerServiceCleared,
     RouterAdded,
     RouterHeld,
     RouterKeyCreated,
@@ -196,6 +197,7 @@ class RoutersService(Routers):
         progress("installing the agent and probing", 2, 5)
         capabilities = await engine.probe()
         progress("putting the base set-up in place", 3, 5)
+        await self._clear_former(router_id, request, engine)
         applied = await engine.create_group_infrastructure()
         found = (await engine.observe()).document
         network = (await engine.look_around()).lan
@@ -231,6 +233,17 @@ class RoutersService(Routers):
         self._routers.met(router_id, engine.login)
         self._routers.fleet.put(ManagedRouter(str(router_id), shell, engine))
         return router
+
+    async def _clear_former(self, router_id: RouterId, request: RouterAddRequest, engine: RouterOperationsEngine) -> None:
+        found = await engine.former_rules(remove=request.clear_former)
+        if found and request.clear_former:
+            await self._journal.commit(nothing, FormerServiceCleared(str(router_id), found))
+        elif found:
+            raise Refused(
+                f"the rules of the service before Tidegate are on this router: {', '.join(found)}. Take a copy of its state "
+                "file if you want its lists, and ask again with clear_former to have the rules taken off",
+                found=list(found),
+            )
 
     async def _key(self, router_id: RouterId) -> asyncssh.SSHKey:
         if key := await asyncio.to_thread(self._routers.keys.get, router_id):

@@ -21,9 +21,18 @@ from tidegate.api.state import (
 from tidegate.daemon import changes, devicerows, wishes
 from tidegate.daemon.enrolled import EnrolledRouters, wholly
 from tidegate.daemon.intents import Outcome
+from tidegate.daemon.journal import nothing
 from tidegate.daemon.wishes import Wish, Wishes
 from tidegate.errors import Fault, Invalid, NotFound, Refused
-from tidegate.events import Event, GroupDeleted, GroupSynced, RouterChangeFailed, StateImported, StateRestored
+from tidegate.events import (
+    Event,
+    FormerServiceCleared,
+    GroupDeleted,
+    GroupSynced,
+    RouterChangeFailed,
+    StateImported,
+    StateRestored,
+)
 from tidegate.policy.fields import parsed
 from tidegate.policy.former import Unreadable, is_former, read_former
 from tidegate.policy.group import GUESTS, GroupId, GroupSyncRequest
@@ -82,7 +91,13 @@ class StateService(State):
             asked = [Asked(group, wish.request, f"body/groups/{int(group)}/devices") for group, wish in taken.wanted.items()]
             lan = await self._journal.read(lambda db: devicerows.lan(db, router_id))
             wishes.refuse(await aside(len(asked), FEW, judge, asked, {}, lan), "the document's devices can't be this router's")
-            return await self._make_so(router, known, taken, dry_run)
+            made = await self._make_so(router, known, taken, dry_run)
+            if not taken.former:
+                return made
+            left = await router.engine.former_rules(remove=not dry_run)
+            if left and not dry_run:
+                await self._journal.commit(nothing, FormerServiceCleared(router.id, left))
+            return replace(made, changes=(*made.changes, *(f"of the former service: {each} taken away" for each in left)))
 
     @wholly
     async def restore(self, router_id: RouterId, request: StateRestoreRequest) -> StateChange:

@@ -126,6 +126,12 @@ class RouterOperationsEngine:
         """Who is on the router's network. Raises as `neighbours.look_around` does."""
         return await look_around(self._link, str(self._interfaces.lan))
 
+    async def former_rules(self, *, remove: bool) -> tuple[str, ...]:
+        """What the service before Tidegate left on the router, each thing in words; taken off it with `remove`."""
+        answer = await self._link.ask("former", "remove" if remove else "look")
+        text, _ = answer.sections.get("former", ("", 0))
+        return tuple(line[:60] for line in text.splitlines()[:1000] if line)
+
     # ── changes
 
     async def synchronise(

@@ -21,6 +21,7 @@ PARTS = (
     "minute",
     "hooks",
     "leaving",
+    "former",
     "gate",
     "verbs",
 )

@@ -19,6 +19,7 @@ lawful() {
 	observe) shift && devices "$@" ;;
 	apply) number "${2-}" && hex 64 "${3-}" && number "${4-}" && number "${5-}" && shift 5 && devices "$@" ;;
 	confirm) [ $# = 2 ] && hex 16 "$2" ;;
+	former) [ $# = 2 ] && { [ "$2" = look ] || [ "$2" = remove ]; } ;;
 	mend) [ $# = 3 ] && { [ "$2" = - ] || hex 64 "$2"; } && hex 64 "$3" ;;
 	revert) hex 16 "${2-}" && shift 2 && devices "$@" ;;
 	teardown) key "${2-}" && shift 2 && devices "$@" ;;

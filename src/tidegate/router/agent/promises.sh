@@ -12,6 +12,7 @@
 #   agent VERSION heard                                   that a change was taken back is known, and need not be kept
 #   agent VERSION copies                                  the state document and its copies
 #   agent VERSION mend WAS SHA256                         the document on stdin in the place of the damaged one; WAS: - for none
+#   agent VERSION former look|remove                      rules that the service before Tidegate left
 #   agent VERSION flows                                   where packets pass by our rules: flow offload
 #   agent VERSION teardown KEY DEVICE...                  every trace gone, this file and our log-in key (- for none) too
 #   agent VERSION forget KEY                              our log-in key, and this file where no state document is

@@ -87,6 +87,7 @@ neighbours) neighbours "$1" ;;
 apply) apply "$@" ;;
 confirm) confirm "$@" ;;
 revert) revert "$@" ;;
+former) former "$1" ;;
 copies) heal; say ok; copies ;;
 mend) mend "$@" ;;
 heard) rm -f "$ETC/reverted"; say ok ;;
