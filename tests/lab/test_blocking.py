@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 KIDS, PARENTS, GUESTS = GroupId(1), GroupId(2), GroupId(0)
 FLOOD, FREE = 7001, 7002
+SWAPS = int(os.environ.get("TIDEGATE_POLICY_SWAPS", "50"))
 FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
 DIRECTIONS: tuple[Literal["down", "up"], ...] = ("down", "up")
 PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
@@ -163,7 +165,7 @@ async def test_guests_and_devices_known_by_address_alone_are_cut_off_too(home: C
 
 
 @pytest.mark.dialects
-async def test_nothing_of_a_flood_gets_out_through_fifty_changes_and_a_free_client_loses_nothing(
+async def test_nothing_of_a_flood_gets_out_through_many_changes_and_a_free_client_loses_nothing(
     home: Controller, arrivals: Lab
 ) -> None:
     """The device moves between two closed groups, limits change, and the whole table is made anew, under 4,000 packets/s."""
@@ -180,14 +182,16 @@ async def test_nothing_of_a_flood_gets_out_through_fifty_changes_and_a_free_clie
 
     await home.groups.sync_all_groups(HOME, wishes(0))
     with sending(lab, lab.clients["parent"], FREE, 400) as free, sending(lab, lab.clients["child"], FLOOD, 4000) as flood:
-        for number in range(1, 51):
+        for number in range(1, SWAPS + 1):
             if number % 10 == 0:
                 lab.router.run(MEDDLE)
                 assert (await home.infrastructure.repair(HOME)).changed
             assert (await home.groups.sync_all_groups(HOME, wishes(number))).applied
+    leaked, through = arrived(lab, "flood"), arrived(lab, "free")
+    print(f"{SWAPS} changes: {leaked} of {flood.sent} packets of the flood got out, {through} of {free.sent} free ones did")
     assert flood.sent > 4000
-    assert arrived(lab, "flood") == 0
-    assert arrived(lab, "free") == free.sent > 0
+    assert leaked == 0
+    assert through == free.sent > 0
     for group in (1, 3):
         await block(home, GroupId(group), *([device] if group == 3 else []), closed=False)
     with sending(lab, lab.clients["child"], FLOOD, 400):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,7 @@ from tidegate.events import (
 from tidegate.lab import Lab
 from tidegate.policy.group import GroupId
 from tidegate.policy.router import InterfaceName
+from tidegate.router.agent import PATH, VERSION
 from tidegate.router.ssh import Endpoint, SshShell
 
 pytestmark = pytest.mark.anyio
@@ -314,7 +316,9 @@ async def test_an_agent_of_another_version_is_replaced_on_the_way(site: Controll
         "printf 'tidegate-agent %s ok\\n--- state\\nhalf an answ' $1",
         "printf 'tidegate-agent %s ok\\n--- nft\\n\\033[2J\\377\\376\\n--- = 0\\n--- end\\n' $1",
         "printf 'tidegate-agent %s ok\\n--- end\\n' $1",
-        "head -c 5000000 /dev/zero | tr '\\0' a",
+        "head -c 1073741824 /dev/zero | tr '\\0' a",
+        f"echo tidegate-agent {VERSION} ok; echo --- nft; yes [ | head -n 20000; echo --- = 0; echo --- end",
+        "printf 'tidegate-agent 0 denied\\n'",
     ],
 )
 async def test_a_router_that_prints_nonsense_is_refused(site: Controller, hostile: str) -> None:
@@ -325,6 +329,34 @@ async def test_a_router_that_prints_nonsense_is_refused(site: Controller, hostil
         await site.sync(1, site.device("child"), down=20, force=True)
     assert error.value.detail.isprintable()
     assert (await site.groups.list_groups(HOME)).total == 1
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+async def test_a_router_that_prints_without_end_or_hangs_costs_little_and_holds_up_no_other(
+    site: Controller, tmp_path: Path
+) -> None:
+    """SEC-33. A line of a GiB is cut at 4 MiB; half a line that never ends is given up after 10 s."""
+    await site.enrol()
+    (tmp_path / "other").mkdir()
+    with Lab(clients=("child",)) as neighbour:
+        async with a_controller(neighbour, tmp_path / "other") as other:
+            await other.enrol()
+            before = resident()
+            site.lab.router.run(f"echo \"head -c 1073741824 /dev/zero | tr '\\\\0' a\" >{PATH}")
+            with pytest.raises(Refused, match="printed more than"):
+                await site.sync(1, site.device("child"), down=20, force=True)
+            assert resident() - before < 64 << 20
+            site.lab.router.run(f"echo 'printf tidegate-agent; exec sleep 30' >{PATH}")
+            hanging = asyncio.create_task(site.sync(1, site.device("child"), down=20, force=True))
+            for number in range(5):
+                assert (await other.sync(1, other.device("child"), down=5 + number)).verified
+            assert not hanging.done()
+            with pytest.raises((TimedOut, Unavailable)):
+                await hanging
 
 
 async def test_output_is_capped_in_bytes_and_in_time(shell: SshShell) -> None:

@@ -123,7 +123,7 @@ def read_device(text: str) -> DeviceQueues:
             elif words[:1] == ["Sent"] and current:
                 found.sent[current] = int(words[1])
     except (IndexError, ValueError) as error:
-        raise Unreadable(f"tc printed {line[:120]!r}: {error}") from None
+        raise Unreadable(f"tc printed {line[:120]!r}: {str(error)[:120]}") from None
     unrestricted = rates.pop("1", None)
     found.ours = (
         found.root == "htb 1:" and htb_default == "0x1" and unrestricted is not None and unrestricted[0] == UNRESTRICTED_KBIT
@@ -138,7 +138,7 @@ def _kbit(text: str) -> int:
     """`20Mbit` is 20,000. What is below one kbit is of no group of ours and reads as 0."""
     match = _RATE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is no rate")
+        raise ValueError(f"{text[:40]!r} is no rate")
     return int(match[1]) * {"": 1, "K": 1000, "M": 10**6, "G": 10**9, "T": 10**12}[match[2]] // 1000
 
 
@@ -146,7 +146,7 @@ def _kib(text: str) -> int:
     """The nearest KiB: the kernel keeps a burst as time, and what comes back of 4096 bytes may be 4095."""
     match = _SIZE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text[:40]!r} is no size")
     return (int(match[1]) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[match[2]] + 512) // 1024
 
 

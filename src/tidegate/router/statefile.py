@@ -20,6 +20,7 @@ from tidegate.policy.state import Damaged, GroupState, Newer, StateDocument, fro
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
 _UNENDED = re.compile(r"(.+)--- = [0-9]{1,3}")  # a file whose last line has no end
+_STATUS = re.compile(r"[0-9]{1,3}", re.ASCII)
 _STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
 
 
@@ -92,7 +93,7 @@ def read_answer(out: bytes) -> Answer:
     text: list[str] = []
     for line in lines[1:]:
         if line.startswith("--- = "):
-            sections[name] = ("\n".join(text), int(line[6:]) if line[6:].isdecimal() else -1)
+            sections[name] = ("\n".join(text), int(line[6:]) if _STATUS.fullmatch(line[6:]) else -1)
             name, text = "", []
         elif name and (unended := _UNENDED.fullmatch(line)):
             sections[name] = ("\n".join([*text, unended[1]]), -1)
