@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.integration.edge import HOME, KERNEL, US, Edge, EdgeShell, an_edge, last_answer
 from tidegate.errors import Conflict, Refused, Unavailable
-from tidegate.policy import tc
+from tidegate.policy import nftables, tc
 from tidegate.policy.compiler import checksum
 from tidegate.policy.device import DeviceRef, IpAddress, MacAddress
 from tidegate.policy.group import GroupId
@@ -489,3 +489,27 @@ async def test_an_agent_of_another_version_says_so_and_does_nothing(edge: Edge, 
     done = subprocess.run([*edge.enter, *edge.sh, edge.agent, *asked], capture_output=True, timeout=30, env=edge.environment)
     assert last_answer(done.stdout).word == "version"
     assert edge.picture() == before
+
+
+async def test_a_table_that_stood_by_while_ours_was_made_anew_is_gone_afterwards(
+    edge: Edge, engine: RouterOperationsEngine
+) -> None:
+    edge.run("nft add set inet tidegate of_somebody_else '{ type mark; }'")
+    found = await engine.inspect([CHILD])
+    assert found.places
+    assert (await engine.repair(found, [CHILD])).words
+    assert edge.run("nft list tables") == "table inet tidegate\n"
+
+
+async def test_one_that_was_left_standing_by_goes_with_whoever_comes_next(edge: Edge, engine: RouterOperationsEngine) -> None:
+    edge.run("nft add table inet tidegate_standby; : >$TIDEGATE_ROOT/var/run/tidegate/standby")
+    await engine.synchronise([SLOWER])
+    assert edge.run("nft list tables") == "table inet tidegate\n"
+
+
+def test_what_stands_by_differs_from_our_table_in_what_its_text_has() -> None:
+    """The agent makes it of the same text, by these lines of it."""
+    text = nftables.create_table("br-lan")
+    for line in ("table inet tidegate {", "meta mark set 100", "type filter hook prerouting priority -150; policy accept;"):
+        assert text.count(line) == 1
+    assert text.count("type filter hook forward priority -5; policy accept;") == 1

@@ -15,6 +15,7 @@ recover() {
 		outlive
 		take_back
 	fi
+	[ ! -f "$RUN/standby" ] || nft_dismiss
 	[ ! -f "$RUN/orphaned" ] || rm -f "$RUN/orphaned"
 }
 

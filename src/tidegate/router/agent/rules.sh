@@ -18,8 +18,28 @@ nft_list() {
 	echo "--- = $?"
 }
 
+# A table made anew has a blink in which a packet that is on its way through the old rules finds their maps empty: the rules
+# are taken of one generation, a lookup asks for the generation again (nft_do_chain, nft_genmask_cur). A closed group would be
+# taken for guests. So a second table with the same content stands by. What it finds it sets right after the first and
+# refuses before it; what it misses, when it goes in its turn, it leaves as it is.
 nft_load() {
-	[ ! -s "$1/$2nft" ] || "$NFT" -f "$1/$2nft"
+	[ -s "$1/$2nft" ] || return 0
+	if ! grep -qx 'table inet tidegate {' "$1/$2nft" || ! nft_stand; then
+		"$NFT" -f "$1/$2nft"
+		return
+	fi
+	: >"$RUN/standby"
+	sed -e 's/ inet tidegate/ inet tidegate_standby/' -e 's/^meta mark set 100$/meta mark 0 meta mark set 100/' \
+		-e 's/ priority -150;/ priority -149;/' -e 's/ priority -5;/ priority -6;/' "$1/$2nft" | "$NFT" -f - 2>/dev/null
+	"$NFT" -f "$1/$2nft"
+	loaded=$?
+	nft_dismiss
+	return $loaded
+}
+
+nft_dismiss() {
+	"$NFT" delete table inet tidegate_standby 2>/dev/null
+	rm -f "$RUN/standby"
 }
 
 nft_stand() {
@@ -44,7 +64,7 @@ nft_open() {
 }
 
 nft_remove() {
-	for table in tidegate tidegate_boot; do
+	for table in tidegate tidegate_boot tidegate_standby; do
 		[ -z "$NFT" ] || printf 'table inet %s\ndelete table inet %s\n' $table $table | "$NFT" -f -
 	done
 }
