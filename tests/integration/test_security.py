@@ -22,8 +22,9 @@ from tidegate.api.security import (
     Seconds,
     WhitelistAddRequest,
 )
+from tidegate.daemon import peerfilter
 from tidegate.daemon.listsource import ListSettings, sources
-from tidegate.errors import Invalid, NotFound, Refused
+from tidegate.errors import Conflict, Invalid, NotFound, Refused
 from tidegate.events import (
     IpFilterDropped,
     IpFilterFailed,
@@ -120,6 +121,19 @@ async def test_the_whitelist_beats_the_blacklist_at_the_door(tmp_path: Path, slo
         assert await knock(here, slow_seed)
 
 
+async def test_a_ban_and_an_exception_hold_on_when_a_list_is_loaded_again(tmp_path: Path, slow_seed: Seeder) -> None:
+    async with own_list(tmp_path, "127.0.0.64/28") as (here, _):
+        await here.torrent.upload(slow_seed.torrent)
+        await here.security.load_ip_filter()
+        await here.security.add_to_blacklist(ban("127.0.3.0/24"))
+        await here.security.add_to_whitelist(WhitelistAddRequest(Network(STRANGER)))
+        for _ in range(2):
+            assert not await knock(here, slow_seed, "127.0.3.1")
+            assert not await knock(here, slow_seed, "127.0.0.65")
+            assert await knock(here, slow_seed)
+            await here.security.load_ip_filter()
+
+
 async def test_who_was_refused_is_counted_by_source_and_direction_and_who_was_let_in_too(
     tmp_path: Path, slow_seed: Seeder
 ) -> None:
@@ -208,6 +222,19 @@ async def test_both_lists_and_the_loaded_ones_are_in_force_from_the_first_moment
     async with service(tmp_path, lists=lists(tmp_path)) as without:
         assert await knock(without, slow_seed, "127.0.0.71")
         assert IpFilterDropped("own") in await without.events()
+
+
+async def test_a_list_that_is_full_says_so_and_its_entries_can_still_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peerfilter, "ENTRY_LIMIT", 2)
+    async with service(tmp_path) as here:
+        for ip in ("10.0.0.1", "10.0.0.2"):
+            await here.security.add_to_blacklist(ban(ip))
+        with pytest.raises(Conflict, match="the blacklist is full"):
+            await here.security.add_to_blacklist(ban("10.0.0.3"))
+        assert (await here.security.add_to_blacklist(ban("10.0.0.2", "worse"))).reason == "worse"
+        await here.security.add_to_whitelist(WhitelistAddRequest(Network("10.0.0.3")))
 
 
 async def test_many_edits_at_once_all_come_into_force(tmp_path: Path, slow_seed: Seeder) -> None:

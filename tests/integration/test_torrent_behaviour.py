@@ -104,6 +104,7 @@ async def test_networks_are_banned_let_in_and_explained(daemon: Tidegate) -> Non
         ("::ffff:10.1.3.4", False, "whitelist"),
         ("2001:db8::1", True, "blacklist"),
         ("192.0.2.1", False, None),
+        ("fe80::1", False, None),
     ):
         verdict = await security.test_address(Address(ip))
         assert (verdict.blocked, verdict.by) == (blocked, by)

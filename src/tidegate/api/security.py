@@ -15,14 +15,19 @@ from tidegate.policy.text import Text
 
 
 class Network(Text):
-    """An address or a network, IPv4 or IPv6, in canonical text; of one address, without the /32 or /128."""
+    """An address or a network in canonical text; of one address, without the /32 or /128. What is IPv4 in IPv6's clothes
+    (::ffff:1.2.3.4) is IPv4."""
 
     EXPECTS = "an address or a network such as 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32"
     SCHEMA: ClassVar[dict[str, Any]] = {"type": "string", "format": "network", "examples": ["203.0.113.7", "2001:db8::/32"]}
 
     def __new__(cls, text: str) -> Self:
         try:
+            if "%" in text:  # which Python takes for a zone, in a network too
+                raise ValueError
             network = ip_network(text) if "/" in text else ip_network(Address(text))
+            if network.version == 6 and network.prefixlen >= 96 and (inner := network.network_address.ipv4_mapped):
+                network = ip_network((inner, network.prefixlen - 96))
         except ValueError:
             raise ValueError(f"{text[:60]!r} is not {cls.EXPECTS}{_meant(text)}") from None
         one = network.prefixlen == network.max_prefixlen

@@ -19,8 +19,9 @@ from typing import IO
 import structlog
 
 from tidegate.daemon import fetch
-from tidegate.daemon.filterstore import Stored
+from tidegate.daemon.filterstore import StoredList
 from tidegate.daemon.jail import open_inside
+from tidegate.daemon.journal import nothing
 from tidegate.daemon.listsource import ListSettings, ListSource
 from tidegate.daemon.peerfilter import PeerFilter
 from tidegate.daemon.recorder import Recorder
@@ -108,7 +109,7 @@ class FilterLists:
                 else:
                     async with self._reading:
                         found, unchanged = await self._read(standing.source, file, version, accept=accept), False
-        except (NotLoaded, NotAList, fetch.NotFetched, TidegateError) as error:
+        except (NotLoaded, NotAList, fetch.NotFetched, TidegateError, OSError) as error:
             why = error.detail if isinstance(error, TidegateError) else str(error)
             self._failed(standing, why)
             return Loaded(name, perf_counter() - began, error=why)
@@ -121,7 +122,7 @@ class FilterLists:
         if not accept and (why := suspicion(self._peers.found(source.name), found)):
             raise NotLoaded(f"{why}: look at it, and load it with `accept` if that is right")
         now = datetime.now(UTC)
-        await self._peers.put_list(Stored(source.name, source.origin, version, now, now, found), known)
+        await self._peers.put_list(StoredList(source.name, source.origin, version, now, now, found), known)
         log.info("a list of addresses is in force", list=source.name, ranges=found.ranges, skipped=found.skipped)
         return found
 
@@ -131,7 +132,7 @@ class FilterLists:
             standing.due = datetime.now(UTC) + RETRIES[min(standing.failures, len(RETRIES)) - 1]
         if why != standing.error:
             standing.error = why
-            self._recorder.note(lambda db: None, IpFilterFailed(standing.source.name, why))
+            self._recorder.note(nothing, IpFilterFailed(standing.source.name, why))
             log.error("a list of addresses could not be loaded", list=standing.source.name, why=why)
 
     def _first(self, source: ListSource) -> datetime | None:

@@ -39,7 +39,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredList:
     """A list as it was loaded last. `origin`: the file or URL; `version`: what that calls this state of it, an ETag or a time
     and a size; `checked_at`: when it was last found to be as it is."""
 
@@ -75,10 +75,10 @@ def count(db: sqlite3.Connection, hits: Mapping[tuple[str, Network], int]) -> No
     db.executemany("UPDATE filter_entry SET hits = ? WHERE list = ? AND network = ?", rows)
 
 
-def lists(db: sqlite3.Connection) -> list[Stored]:
+def lists(db: sqlite3.Connection) -> list[StoredList]:
     rows = db.execute("SELECT name, origin, version, loaded_at, checked_at, lines, skipped, v4, v6 FROM filter_list")
     return [
-        Stored(
+        StoredList(
             name,
             origin,
             version,
@@ -90,7 +90,7 @@ def lists(db: sqlite3.Connection) -> list[Stored]:
     ]
 
 
-def put_list(db: sqlite3.Connection, stored: Stored, v4: bytes, v6: bytes) -> None:
+def put_list(db: sqlite3.Connection, stored: StoredList, v4: bytes, v6: bytes) -> None:
     """`v4` and `v6` are its ranges as bytes: made by the caller, in a thread where they are many."""
     times = (stored.loaded_at.isoformat(), stored.checked_at.isoformat())
     values = (stored.name, stored.origin, stored.version, *times, stored.found.lines, stored.found.skipped, v4, v6)

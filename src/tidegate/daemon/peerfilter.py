@@ -18,9 +18,10 @@ from ipaddress import ip_address
 from itertools import chain
 
 from tidegate.daemon import filterstore as store
-from tidegate.daemon.filterstore import Entry, Stored
+from tidegate.daemon.filterstore import Entry, StoredList
 from tidegate.daemon.journal import Journal
 from tidegate.daemon.recorder import Recorder
+from tidegate.errors import Conflict
 from tidegate.events import (
     Event,
     IpFilterDropped,
@@ -34,6 +35,7 @@ from tidegate.torrent.enginefilter import EngineFilter
 from tidegate.torrent.ipfilter import BLACKLIST, EVERYTHING, WHITELIST, IpFilter, Network, Networks
 from tidegate.torrent.iplist import AddressList
 
+ENTRY_LIMIT = 10_000  # of a list; what is longer is better loaded than typed
 COUNT_EVERY = 30.0  # seconds between two records of hits
 
 
@@ -49,7 +51,7 @@ class Counts:
 class _Desk:
     """The entries and lists as of one edit; the filter that they make is made when it is first asked for."""
 
-    def __init__(self, entries: dict[tuple[str, Network], Entry], lists: dict[str, Stored]) -> None:
+    def __init__(self, entries: dict[tuple[str, Network], Entry], lists: dict[str, StoredList]) -> None:
         self.entries = entries
         self.lists = lists
 
@@ -62,7 +64,7 @@ class _Desk:
 class PeerFilter:
     """Made by `open`; in force from `start` on. `counts` is what it has refused."""
 
-    def __init__(self, entries: Iterable[Entry], lists: Iterable[Stored], known: EngineFilter) -> None:
+    def __init__(self, entries: Iterable[Entry], lists: Iterable[StoredList], known: EngineFilter) -> None:
         self.counts = Counts()
         self._desk = _Desk({(each.list, each.network): each for each in entries}, {each.name: each for each in lists})
         self.known = known
@@ -116,7 +118,7 @@ class PeerFilter:
         return self._desk.filter
 
     @property
-    def lists(self) -> dict[str, Stored]:
+    def lists(self) -> dict[str, StoredList]:
         return self._desk.lists
 
     def entries(self, name: str) -> list[Entry]:
@@ -129,9 +131,14 @@ class PeerFilter:
     # ── edits
 
     async def add(self, name: str, network: Network, reason: str | None, expires_at: datetime | None) -> Entry:
-        """Put an entry there, or give the one that is there another reason and end. In force, and on the disk, on return."""
+        """Put an entry there, or give the one that is there another reason and end. In force, and on the disk, on return.
+
+        Raises Conflict where there are too many.
+        """
         before = self.entry(name, network)
         if before is None:
+            if len(self.entries(name)) >= ENTRY_LIMIT:
+                raise Conflict(f"the {name} is full, at {ENTRY_LIMIT:,} entries: add networks instead, or load them as a list")
             now = Entry(name, network, reason, datetime.now(UTC), expires_at)
         else:
             now = replace(before, reason=reason, expires_at=expires_at)
@@ -151,6 +158,7 @@ class PeerFilter:
             await self._recorder.commit(change, event)
         except BaseException:
             self._take(now, before)
+            self._stale += (each.network for each in (before or now,) if each)  # a list may have taken it along meanwhile
             raise
 
     def _take(self, before: Entry | None, now: Entry | None) -> None:
@@ -174,7 +182,7 @@ class PeerFilter:
 
     # ── lists
 
-    async def put_list(self, stored: Stored, known: EngineFilter) -> None:
+    async def put_list(self, stored: StoredList, known: EngineFilter) -> None:
         """A list was loaded: in force, and on the disk, on return. `known` is a filter that has this list and all others."""
         v4, v6 = await asyncio.to_thread(lambda: (stored.found.v4.to_bytes(), stored.found.v6.to_bytes()))
         event = IpFilterLoaded(stored.name, stored.found.ranges, stored.found.skipped)

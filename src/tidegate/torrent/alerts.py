@@ -222,7 +222,13 @@ _BY_IP_FILTER: Final = 0  # peer_blocked_alert::reason_t::ip_filter; the binding
 
 def _blocked(alert: Any, _: KeyOf) -> Happening | None:
     # A connection that somebody else began has no torrent yet.
-    return PeerBlocked(alert.ip[0], not alert.handle.is_valid()) if int(alert.reason) == _BY_IP_FILTER else None
+    return PeerBlocked(_ip(alert), not alert.handle.is_valid()) if int(alert.reason) == _BY_IP_FILTER else None
+
+
+def _ip(alert: Any) -> str:
+    """The peer's address without the zone that a link-local one has."""
+    ip: str = alert.ip[0].partition("%")[0]
+    return ip
 
 
 _CONVERSIONS: Final[dict[type, Callable[[Any, KeyOf], Happening | None]]] = {
@@ -233,7 +239,7 @@ _CONVERSIONS: Final[dict[type, Callable[[Any, KeyOf], Happening | None]]] = {
     lt.file_error_alert: _failed,
     lt.fastresume_rejected_alert: _rechecking,
     lt.peer_blocked_alert: _blocked,
-    lt.peer_connect_alert: lambda alert, _: PeerConnected(alert.ip[0]),
+    lt.peer_connect_alert: lambda alert, _: PeerConnected(_ip(alert)),
     lt.listen_failed_alert: lambda alert, _: ListenFailed(f"{alert.address}:{alert.port}", alert.error.message()),
 }
 
