@@ -15,6 +15,7 @@ from tests.lab.managed import HOME, SHOW_RULES, Controller, a_controller
 from tests.lab.probes import connects
 from tests.lab.test_blocking import FAMILIES
 from tests.lab.test_groups import holds
+from tidegate.api.groups import GroupsSyncRequest, GroupWish
 from tidegate.errors import Refused
 from tidegate.lab import Lab, measure
 from tidegate.lab.rom import Lack
@@ -91,7 +92,7 @@ async def test_what_was_installed_since_is_used_after_a_probe(lacking: Lacking) 
     async with lacking("htb") as home:
         await home.enrol()
         await home.sync(1, home.device("child"), down=40)
-        home.lab.router.run("rm /sbin/tc && mv /sbin/tc-of-a-whole-kernel /sbin/tc")
+        home.lab.router.run("rm /sbin/tc && mv /sbin/tc-whole /sbin/tc")
         able = (await home.routers.probe(HOME)).capabilities
         assert able
         assert able.htb
@@ -132,3 +133,27 @@ async def test_a_router_without_a_conntrack_tool_or_nft_says_so_and_works(lackin
         assert status.capabilities == enrolled.capabilities
         assert enrolled.capabilities.dialect == "iptables"
         assert (await home.sync(1, home.device("child"), down=5)).verified
+
+
+async def test_an_nft_without_json_counts_as_none_and_both_kinds_of_rules_hold_side_by_side(lacking: Lacking) -> None:
+    """Its own firewall is one of nft, whose "established, accept" does not let through what iptables refuses."""
+    async with lacking("nft's json") as home:
+        enrolled = await home.enrol()
+        assert enrolled.capabilities
+        assert enrolled.capabilities.dialect == "iptables"
+        await home.sync(1, home.device("child"), down=20)
+        assert await holds(home, 20 * (1 - TCP), "child", family=6) == pytest.approx(20, rel=TCP)
+        closed = AccessControlPolicy(block_all_internet=True)
+        wish = GroupWish(Label("x"), (home.device("guest"),), access_control_policy=closed, group=GroupId(2))
+        plan = await home.groups.plan(HOME, GroupsSyncRequest((wish,)))
+        assert plan.dialect == "iptables"
+        assert "# ip6-filter" in plan.rules.splitlines()
+        assert "-A TIDEGATE_GROUP_2 -p tcp -j REJECT --reject-with tcp-reset" in plan.rules.splitlines()
+        with measure.flow(home.lab.clients["guest"], home.lab.internet, rate_mbps=5) as flow:
+            await home.groups.sync_all_groups(HOME, GroupsSyncRequest((wish,)))
+            await asyncio.sleep(1)
+            before = flow.total
+            await asyncio.sleep(0.5)
+            assert flow.total == before
+        assert not connects(home.lab.clients["guest"], home.lab.internet.ipv4, 80)
+        assert (await home.infrastructure.verify(HOME)).verified

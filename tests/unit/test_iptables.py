@@ -127,6 +127,13 @@ def test_a_chain_that_is_damaged_in_one_family_is_named_and_written_anew(damage:
     assert "-A TIDEGATE_GROUP_1 -j CLASSIFY --set-class 0001:0101" in parts["ip4-mangle"]
 
 
+@both
+def test_what_is_damaged_is_whole_again_where_everything_is_made_anew(mac_sets: bool) -> None:
+    damaged = {Element("blocked", "101", "damaged"), Element("cls", "101", "damaged")}
+    parts = Iptables(mac_sets).whole(LAN, damaged)
+    assert read_rules(*listed(parts))[2] == {Element("blocked", "101"), Element("cls", "101", "1:101")}
+
+
 STRANGE = {
     "a rule between ours": ("ip4", r"^1 -A TIDEGATE_LAN", "1 -A TIDEGATE_LAN -j ACCEPT\n2 -A TIDEGATE_LAN"),
     "somebody before us in FORWARD": ("ip6", r"^1 -A FORWARD -j TIDEGATE_FORWARD$", "2 -A FORWARD -j TIDEGATE_FORWARD"),

@@ -21,7 +21,7 @@ from tidegate.lab.network import Place
 from tidegate.lab.support import ON_THE_ROUTER, LabUnavailable, busybox, find, need
 
 Shell = Literal["dash", "ash"]
-Lack = Literal["nft", "ipset", "iptables", "conntrack", "htb"]
+Lack = Literal["nft", "nft's json", "ipset", "conntrack", "htb"]
 """What a router may lack. Without nft its firewall is one of iptables."""
 Tables = Literal["legacy", "nft"]
 """Which iptables it has: the one of the kernel's own tables, or the one that writes them as nftables."""
@@ -36,12 +36,16 @@ _LINKS: Final = {"var": "tmp", "run": "tmp/run", "lib": "usr/lib", "lib64": "usr
 _PLACES: Final = {"ip": "sbin/ip", "tc": "sbin/tc", "dash": "bin/dash"}
 _ALSO: Final = {"tc": "usr/sbin/tc", "ip": "usr/sbin/ip"}
 # Linked where the host has them: the tools of routers without nft.
-_IF_PRESENT: Final = (*("ipset", "dropbearkey", "bridge", "timeout"),)
+_IF_PRESENT: Final = ("ipset", "dropbearkey", "bridge", "timeout")
 _IPTABLES: Final = tuple(f"{tables}{verb}" for tables in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
-# A kernel without sch_htb says so to whoever asks for it.
-_TC_WITHOUT_HTB: Final = """#!/bin/sh
-case " $* " in *" htb "*) echo "Error: Specified qdisc kind is unknown." >&2; exit 2 ;; esac
-exec /sbin/tc-of-a-whole-kernel "$@"
+# A kernel without sch_htb says so to whoever asks for it, and so does an nft that was built without JSON.
+_WITHOUT: Final[dict[Lack, tuple[str, str, str]]] = {
+    "htb": ("sbin/tc", " htb ", "Error: Specified qdisc kind is unknown."),
+    "nft's json": ("usr/sbin/nft", " -j ", "Error: JSON support not compiled-in"),
+}
+_PARTLY: Final = """#!/bin/sh
+case " $* " in *"{word}"*) echo "{said}" >&2; exit 2 ;; esac
+exec /{place}-whole "$@"
 """
 
 
@@ -90,18 +94,19 @@ def _link_programs(rom: Path, lacks: frozenset[Lack], tables: Tables) -> None:
         found = find(program)
         if found is not None and program not in lacks:
             _link_program(rom, program, found)
-    for program in _IPTABLES if "iptables" not in lacks else ():
+    for program in _IPTABLES:
         name, _, verb = program.partition("-")
         variant = f"{name}-{tables}-{verb}".rstrip("-")
         found = need(variant) if "nft" in lacks else find(variant)
         if found is not None:
             _link_program(rom, program, found)
-    if "htb" in lacks:
-        (rom / "sbin/tc").rename(rom / "sbin/tc-of-a-whole-kernel")
-        (rom / "usr/sbin/tc").unlink()
-        (rom / "sbin/tc").write_text(_TC_WITHOUT_HTB)
-        (rom / "sbin/tc").chmod(0o755)
-        (rom / "usr/sbin/tc").symlink_to("/sbin/tc")
+    for place, word, said in (part for lack, part in _WITHOUT.items() if lack in lacks):
+        (rom / place).rename(rom / f"{place}-whole")
+        (rom / place).write_text(_PARTLY.format(word=word, said=said, place=place))
+        (rom / place).chmod(0o755)
+        if (other := _ALSO.get(Path(place).name)) and other != place:
+            (rom / other).unlink()
+            (rom / other).symlink_to(f"/{place}")
 
 
 def _link_program(rom: Path, program: str, found: str) -> None:

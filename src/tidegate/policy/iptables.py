@@ -121,7 +121,7 @@ class Iptables:
         return _in_order(lines)
 
     def whole(self, lan: str, elements: Set[Element]) -> Parts:
-        elements = {checked(element) for element in elements if element.value != _DAMAGED}
+        elements = {element if element.value == _DAMAGED else checked(element) for element in elements}
         parts = {"sets": [f"create {of} {_TYPES[name]}" for name, of in self._sets.items()]}
         for table in TABLES:
             marks = {element.mark for element in elements if element.map == _KINDS[table]}
