@@ -73,6 +73,7 @@ async def test_leases_and_neighbours_of_both_families_are_one_device(home: Contr
     assert PHONE in {event.mac for event in told}
     again = await home.devices.discover(HOME)
     assert (again.new, again.known) == ((), found.known)
+    assert again.here >= 2
     assert home.lab.router.mac not in {each.mac for each in (await home.devices.list(HOME)).devices}
 
 

@@ -23,13 +23,14 @@ from tidegate.api.routers import RouterId
 from tidegate.daemon import devicerows, vendors, wishes
 from tidegate.daemon.devicerows import TABLES
 from tidegate.daemon.directory import MANY, Directory, directory
-from tidegate.daemon.enrolled import EnrolledRouters, wholly
+from tidegate.daemon.enrolled import EnrolledRouters
 from tidegate.errors import Fault, Invalid, NotFound
 from tidegate.events import DeviceChanged, DeviceDiscovered, DeviceRenamed, Event
 from tidegate.policy.device import Label, MacAddress
 from tidegate.policy.group import GroupId, GroupSyncRequest
 from tidegate.policy.hints import hints
 from tidegate.policy.known import News, held, holders, news
+from tidegate.policy.lan import Lan
 from tidegate.policy.membership import Asked, DeviceChanges, device_changes, judge, mass_change
 from tidegate.router.aside import aside
 
@@ -58,7 +59,6 @@ class DevicesService(Devices):
         page, total = await aside(len(found.known), MANY, found.page, group, search, sort, limit, offset)
         return DeviceList(str(router_id), page, total)
 
-    @wholly
     async def discover(self, router_id: RouterId) -> DeviceDiscovery:
         await vendors.load()
         async with self._routers.at(router_id) as router:
@@ -75,7 +75,8 @@ class DevicesService(Devices):
                 devicerows.forget(db, router_id, found.forgotten)
                 devicerows.save_held(db, router_id, held_now)
 
-            await self._journal.commit(write, *_told(router_id, found), *before.moves(router_id, held_now))
+            if rows or found.forgotten or held_now != before.held or around.lan != await self._lan(router_id):
+                await self._journal.commit(write, *_told(router_id, found), *before.moves(router_id, held_now))
         after = await self._directory(router_id)
         return DeviceDiscovery(
             router=str(router_id),
@@ -90,7 +91,7 @@ class DevicesService(Devices):
 
     async def verify_devices(self, router_id: RouterId, group_id: GroupId, request: GroupDevices) -> DeviceVerificationResult:
         await self._routers.get(router_id)
-        now, lan = await self._directory(router_id), await self._journal.read(lambda db: devicerows.lan(db, router_id))
+        now, lan = await self._directory(router_id), await self._lan(router_id)
         known = wishes.requests(now.groups)
         before = known.get(group_id) or GroupSyncRequest(Label(f"Group {int(group_id)}"))
         wanted = replace(before, devices=request.devices, confirm_mass_change=request.confirm_mass_change)
@@ -111,7 +112,6 @@ class DevicesService(Devices):
         before = known[group_id].request.devices if group_id in known else ()
         return device_changes(before, request.devices)
 
-    @wholly
     async def rename(self, router_id: RouterId, mac: MacAddress, request: DeviceName) -> DeviceInfo:
         await self._routers.get(router_id)
         await vendors.load()
@@ -121,6 +121,9 @@ class DevicesService(Devices):
         event = DeviceRenamed(str(router_id), str(mac), str(request.name or ""))
         await self._journal.commit(lambda db: devicerows.rename(db, router_id, mac, request.name), event)
         return (await self._directory(router_id)).info(mac)
+
+    async def _lan(self, router_id: RouterId) -> Lan | None:
+        return await self._journal.read(lambda db: devicerows.lan(db, router_id))
 
     async def _directory(self, router_id: RouterId) -> Directory:
         rows, held = await self._journal.read(lambda db: (devicerows.read(db, router_id), devicerows.load_held(db, router_id)))
