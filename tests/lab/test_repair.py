@@ -165,3 +165,27 @@ async def test_a_document_that_another_hand_put_there_is_not_believed(home: Cont
     assert "is not the one that was confirmed last: it is of generation 4; the copy current is used" in drift.place
     assert (await home.infrastructure.repair(HOME)).changed
     assert (await home.infrastructure.verify(HOME)).verified
+
+
+OTHERS = """
+nft -s list table inet theirs; nft -s list table inet fw; tc qdisc show dev lan0; cat /etc/crontabs/root | grep -v tidegate
+find /etc /root /usr/lib -xdev -type f ! -path '*tidegate*' ! -path /etc/crontabs/root | sort | xargs sha256sum
+"""
+
+
+async def test_mending_everything_leaves_what_others_have_as_it_was_to_the_byte(home: Controller) -> None:
+    router = home.lab.router
+    theirs = "table inet theirs { set names { type ipv4_addr; elements = { 192.0.2.7 } }; chain forward { counter; }; }"
+    router.run("cat >/tmp/theirs; nft -f /tmp/theirs; tc qdisc add dev lan0 root handle 9: bfifo limit 9999", input=theirs)
+    router.run("echo '17 3 * * * /bin/backup' >>/etc/crontabs/root; echo 'config theirs' >/etc/config-theirs")
+    before = router.run(OTHERS).stdout
+    assert all(word in before for word in ("192.0.2.7", "bfifo 9:", "/bin/backup", "/etc/config-theirs"))
+    try:
+        router.run(f"nft flush table inet tidegate; tc qdisc del dev wan root; sed -i s/20000/90000/ {STATE}")
+        assert not (await home.infrastructure.verify(HOME)).verified
+        assert (await home.infrastructure.repair(HOME)).changed
+        assert (await home.infrastructure.verify(HOME)).verified
+        assert router.run(OTHERS).stdout == before
+    finally:
+        router.run("nft delete table inet theirs; tc qdisc del dev lan0 root; rm /etc/config-theirs")
+        router.run("sed -i /backup/d /etc/crontabs/root")
