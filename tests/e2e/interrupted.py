@@ -1,4 +1,4 @@
-"""A daemon that is killed at a step of a change: before or after the n-th time that it writes to its journal or asks a router.
+"""A daemon killed at a step of a change: before or after the n-th time that it writes to its journal or asks or hears a router.
 
     python -m tests.e2e.interrupted STATE_DIR STEP COMMAND ARGUMENTS     the arguments in JSON
 
@@ -20,7 +20,7 @@ from tidegate.contract import areas
 from tidegate.contract.executor import Executor
 from tidegate.daemon.app import running
 from tidegate.daemon.journal import Journal
-from tidegate.router.link import AgentLink
+from tidegate.router.link import AgentLink, Exchange
 from tidegate.settings import load
 
 Asks = Callable[..., Coroutine[Any, Any, Any]]
@@ -52,6 +52,9 @@ async def main(state_dir: str, step: int, command: str, arguments: dict[str, Any
     fate = Fate()
     Journal.commit = fate.over(Journal.commit)  # type: ignore[method-assign]
     AgentLink.ask = fate.over(AgentLink.ask)  # type: ignore[method-assign]
+    AgentLink.knock = fate.over(AgentLink.knock)  # type: ignore[method-assign]
+    Exchange.answer = fate.over(Exchange.answer)  # type: ignore[method-assign]
+    Exchange.say = fate.over(Exchange.say)  # type: ignore[method-assign]
     flags = {"state_dir": state_dir, "listen": "127.0.0.1:0", "torrent.enabled": False, "log_level": "error"}
     async with running(load(environment={}, flags=flags)[0]) as daemon:
         fate.left = step
