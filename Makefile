@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test check format lock bench setup
+.PHONY: run demo test check format lock bench prove setup
 .DEFAULT_GOAL := run
 
 setup:
@@ -22,6 +22,10 @@ check: setup
 
 format: setup
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+# The proofs of "old or new" at full count, which the test run does with a few: minutes.
+prove: setup
+	@TIDEGATE_PROOF_KILLS=250 $(BIN)/python -m pytest -o timeout=900 tests/integration/test_confirm.py -k at_any_moment
 
 bench: setup
 	@$(BIN)/python -m bench

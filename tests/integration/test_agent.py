@@ -83,6 +83,14 @@ async def test_a_change_is_applied_read_back_and_written_down(edge: Edge, engine
     assert (document.generation, document.controller, document.groups) == (2, US, (CHILD,))
 
 
+async def test_only_a_change_that_could_cut_the_lan_off_asks_around_there(edge: Edge) -> None:
+    engine = edge.engine()
+    assert (await engine.create_group_infrastructure()).lan == (
+        "nobody on the LAN answered before the change (0 asked), so nobody was asked after it"
+    )
+    assert (await engine.synchronise([CHILD])).lan == ""
+
+
 async def test_what_holds_already_is_not_sent_again(edge: Edge, engine: RouterOperationsEngine) -> None:
     before = engine.answers
     assert (await engine.synchronise([CHILD])).words == ()

@@ -328,9 +328,9 @@ def leftovers(edge: Edge) -> list[str]:
     run = edge.root / "var/run/tidegate"
     names = [path.name for path in run.iterdir() if path.name.startswith(("lock", "work", "orphaned"))]
     names += [str(path) for path in (edge.root / "etc/tidegate").glob("pending/*")]
-    timer = (run / "timer").read_text().split()[0]
-    with suppress(OSError):
-        names += [f"timer {timer}"] if "sleep" in Path(f"/proc/{timer}/cmdline").read_text() else []
+    for timer in (run / "timer").read_text().split()[:1]:
+        with suppress(OSError):
+            names += [f"timer {timer}"] if "sleep" in Path(f"/proc/{timer}/cmdline").read_text() else []
     return names
 
 

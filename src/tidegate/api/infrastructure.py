@@ -59,13 +59,15 @@ class InfrastructureVerification:
 
 @dataclass(frozen=True, slots=True)
 class InfrastructureChange:
-    """`changed` says in words what was done, empty where nothing had to be. `left`: places that only a person can mend."""
+    """`changed` says in words what was done, empty where nothing had to be. `left`: places that only a person can mend.
+    `lan`: who on the LAN answered before and after, where the change could have cut it off."""
 
     router: str
     generation: int
     changed: tuple[str, ...]
     left: tuple[str, ...] = ()
     durations: Durations = field(default_factory=Durations)
+    lan: str = ""
 
 
 class Infrastructure(Protocol):

@@ -84,9 +84,8 @@ class InfrastructureService(Infrastructure):
                 outcome,
                 "set-up",
             )
-        return InfrastructureChange(
-            str(router_id), done.applied.generation, done.applied.words, durations=changes.durations(done, began)
-        )
+        took, lan = changes.durations(done, began), done.applied.lan
+        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words, durations=took, lan=lan)
 
     @wholly
     async def teardown(self, router_id: RouterId) -> InfrastructureChange:
@@ -105,9 +104,8 @@ class InfrastructureService(Infrastructure):
                 return Outcome(told.generation, tuple(events), removed=tuple(known))
 
             done = await self._carry_out(router, known, router.engine.remove_base, outcome, "teardown")
-        return InfrastructureChange(
-            str(router_id), done.applied.generation, done.applied.words, durations=changes.durations(done, began)
-        )
+        took, lan = changes.durations(done, began), done.applied.lan
+        return InfrastructureChange(str(router_id), done.applied.generation, done.applied.words, durations=took, lan=lan)
 
     async def verify(self, router_id: RouterId) -> InfrastructureVerification:
         found = await self.look(router_id)
@@ -139,7 +137,7 @@ class InfrastructureService(Infrastructure):
             self._routers.mended(str(router_id), left)
         mended = done.applied.words or _mended(found)
         took = changes.durations(done, began)
-        return InfrastructureChange(str(router_id), done.applied.generation, mended, left, took)
+        return InfrastructureChange(str(router_id), done.applied.generation, mended, left, took, done.applied.lan)
 
     async def look(self, router_id: RouterId) -> Inspection:
         """Compare the router with what it should be, and let its health and the events say what came of it.

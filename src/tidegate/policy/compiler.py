@@ -50,6 +50,7 @@ class RouterCommandBundle:
         parts: dict[str, list[str]] = {
             "state": to_text(self.document).splitlines(),  # first: the agent reads its first line with no other program
             "for": [f"{self.before.controller} {self.before.router}"],
+            **({"lan": []} if self.change.wide else {}),  # its being there asks the agent to look around on the LAN
             "tc-put": self.change.tc_put(),
             **self.change.rules(lan),
             "tc-remove": self.change.tc_remove(),

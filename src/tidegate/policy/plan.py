@@ -33,6 +33,11 @@ class Change:
         """The constant rules differ, so the whole table is made anew, with all its elements."""
         return self.seen.rules != self.desired.rules
 
+    @property
+    def wide(self) -> bool:
+        """It touches what all packets pass, so it could cut the LAN off: constant rules, root queues."""
+        return self.new_table or self.seen.roots != self.desired.roots
+
     @cached_property
     def elements_gone(self) -> list[Element]:
         return sorted(self.seen.elements - self.desired.elements)

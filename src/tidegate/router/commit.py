@@ -22,7 +22,7 @@ from tidegate.policy.plan import drift, plan
 from tidegate.policy.router import Interfaces
 from tidegate.router.aside import FEW, aside
 from tidegate.router.link import AgentLink, Exchange
-from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_observation
+from tidegate.router.statefile import Answer, Observation, Reverted, read_document, read_lan, read_observation
 
 RETURN = 5.0  # seconds after the window within which a router answers again, and runs what it ran before
 
@@ -36,13 +36,19 @@ class TakenBack(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A router after a change, and when (perf_counter) it was sent, had answered, was verified, and confirmed."""
+    """A router after a change; what was found out about its LAN; and when (perf_counter) the change was sent, was answered,
+    verified and confirmed."""
 
     after: Observation
+    lan: str
     sent: float
     answered: float
     verified: float
     confirmed: float
+
+    @property
+    def moments(self) -> tuple[float, ...]:
+        return self[2:]
 
 
 @dataclass(slots=True)
@@ -129,7 +135,7 @@ class ConfirmedCommit:
             await self._take_back(bundle, change, course.wrong)
         if not course.stands:
             return await self._confirm(bundle, change, after, sent, course.answered)
-        return self._made(bundle, after, sent, course.answered, course.verified)
+        return self._made(bundle, after, sent, course.answered, course.verified, read_lan(answer))
 
     async def _converse(self, talk: Exchange, bundle: RouterCommandBundle, change: str) -> _Course:
         """Hear what became of the change. As soon as it is made, and while the router reads back what it holds, somebody
@@ -167,11 +173,12 @@ class ConfirmedCommit:
             return False
         return True
 
-    def _made(self, bundle: RouterCommandBundle, after: Observation, sent: float, answered: float, verified: float) -> Made:
+    def _made(
+        self, bundle: RouterCommandBundle, after: Observation, sent: float, answered: float, verified: float, lan: str = ""
+    ) -> Made:
         self._unconfirmed = ""
-        return Made(
-            replace(after, document=bundle.document, pending=None, damage=None), sent, answered, verified, perf_counter()
-        )
+        after = replace(after, document=bundle.document, pending=None, damage=None)
+        return Made(after, lan, sent, answered, verified, perf_counter())
 
     async def withdraw(self, change: str) -> Observation:
         """Have a change of ours that waits, and of which nobody knows what came, taken back; the router as it is then."""

@@ -48,13 +48,15 @@ class Stages:
 @dataclass(frozen=True, slots=True)
 class Applied:
     """A change that stands, verified. `words` is empty where the router held to it already and nothing was sent.
-    `taken_from`: the controller that had taken the router up before, "" where that was this one or nobody."""
+    `taken_from`: the controller that had taken the router up before, "" where that was this one or nobody.
+    `lan`: who on the LAN answered before and after a change that could cut it off; empty for any other."""
 
     generation: int
     words: tuple[str, ...]
     stages: Stages
     remarks: tuple[Remark, ...] = ()
     taken_from: str = ""
+    lan: str = ""
 
 
 Announce = Callable[[str, Applied], Awaitable[None]]
@@ -165,8 +167,8 @@ class RouterOperationsEngine:
                 if last_try:
                     raise Conflict(f"the router changes under our hands: {error}") from None
                 continue
-            stages = Stages(_ms(observing), _ms(planned - planning), *_laps(*made[1:]))
-            return Applied(made.after.generation, bundle.words, stages, bundle.remarks)
+            stages = Stages(_ms(observing), _ms(planned - planning), *_laps(*made.moments))
+            return Applied(made.after.generation, bundle.words, stages, bundle.remarks, lan=made.lan)
         raise AssertionError("the second try returns or raises")
 
     async def apply_command_bundle(self, bundle: RouterCommandBundle, announce: Announce | None = None) -> Made:
@@ -220,7 +222,7 @@ class RouterOperationsEngine:
         except Stale as error:
             raise Conflict(f"another controller is changing this router: {error}") from None
         theirs = "" if before.controller == self._controller else str(before.controller)
-        return Applied(made.after.generation, bundle.words, Stages(), taken_from=theirs)
+        return Applied(made.after.generation, bundle.words, Stages(), lan=made.lan, taken_from=theirs)
 
     async def verify_router_state(self, groups: Sequence[GroupState]) -> tuple[Observation, tuple[Remark, ...]]:
         """The router as it answers now, and every place where it is not as these groups ask."""
@@ -298,7 +300,8 @@ class RouterOperationsEngine:
             made = await self.apply_command_bundle(bundle, announce)
         except Stale as error:
             raise Conflict(f"the router changes under our hands: {error}") from None
-        return Applied(made.after.generation, bundle.words, Stages(0.0, 0.0, *_laps(*made[1:])), bundle.remarks)
+        stages = Stages(0.0, 0.0, *_laps(*made.moments))
+        return Applied(made.after.generation, bundle.words, stages, bundle.remarks, lan=made.lan)
 
     async def cleanup_group_infrastructure(self, key: str) -> None:
         """Take every trace of us off the router: rules, queues, files, and the log-in key whose base64 text is `key` (""

@@ -21,6 +21,7 @@ _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASC
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
 _UNENDED = re.compile(r"(.+)--- = [0-9]{1,3}")  # a file whose last line has no end
 _STATUS = re.compile(r"[0-9]{1,3}", re.ASCII)
+_LAN = re.compile(r"asked=([0-9]{1,2}) before=([0-9]{1,2}) after=([0-9]{1,2})$", re.ASCII)
 _STRANGE = re.compile(r"[^\n\t\x20-\x7e]")
 
 
@@ -136,6 +137,17 @@ def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocumen
         raise Refused(str(error)) from None
     resources = Resources(rules, elements, frozenset(roots), classes, dialect)
     return Observation(document, resources, foreign, sent, *_commit(answer), damage)
+
+
+def read_lan(answer: Answer) -> str:
+    """What the agent found out about the LAN around a change that could cut it off; "" for one that could not."""
+    text, _ = answer.sections.get("lan", ("", 0))
+    if not (found := _LAN.match(text)):
+        return ""
+    asked, before, after = map(int, found.groups())
+    if not before:
+        return f"nobody on the LAN answered before the change ({asked} asked), so nobody was asked after it"
+    return f"{after} of {before} machines on the LAN that answered before the change answer after it"
 
 
 def read_document(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:

@@ -16,6 +16,7 @@ PARTS = (
     "neighbours",
     "standing",
     "change",
+    "lan",
     "copies",
     "ending",
     "minute",

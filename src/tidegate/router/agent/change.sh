@@ -26,7 +26,9 @@ apply() {
 	! read -r order id || [ "$order" != confirm ] || confirm "$id" line
 }
 
+# make_change LAN WAN
 make_change() {
+	lan=$1
 	lock || { say busy "$owner"; return; }
 	recover
 	[ ! -f "$RUN/closed" ] || ! finish_start || { read_generation; say stale "$generation" "$controller"; return; }
@@ -40,6 +42,7 @@ make_change() {
 	if change 2>"$work/error"; then
 		say changed >&3
 		say ok
+		[ ! -f "$work/lan" ] || show_lan
 	else
 		say refused "$failed"
 		{ undo; drop_pending; } >>"$work/error" 2>&1
@@ -52,10 +55,12 @@ make_change() {
 
 # Classes before the rules that name them; what nobody names any more after. `failed` says how far it came.
 change() {
+	[ ! -f "$work/lan" ] || lan_before
 	failed=state && await_confirmation || return 1
 	failed=tc-put && batch tc-put || return 1
 	failed=$DIALECT && rules load "$work" "" || return 1
 	failed=tc-remove && batch tc-remove || return 1
+	failed=lan && { [ ! -f "$work/lan" ] || lan_after; } || return 1
 	failed=
 }
 
@@ -75,7 +80,7 @@ undo() {
 	[ ! -s "$work/undo-tc-put" ] || "$TC" -force -batch "$work/undo-tc-put"
 	# Of nft's transaction nothing was done where it failed; with iptables a part may be.
 	case $failed in
-	tc-remove | iptables) rules load "$work" undo- ;;
+	tc-remove | iptables | lan) rules load "$work" undo- ;;
 	esac
 	[ ! -s "$work/undo-tc-remove" ] || "$TC" -force -batch "$work/undo-tc-remove"
 }

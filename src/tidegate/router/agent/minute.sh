@@ -10,9 +10,9 @@ timer() {
 		! lock || recover
 		unlock
 	done
-	# A caller whose line is dead and does not know it listens for ever.
+	# A caller whose line is dead and does not know it listens for ever. One that is about to answer gets the time to.
 	read_seconds
-	[ "$seconds" -lt "$until" ] || { birth_of "${asker% *}" && [ "$birth" = "${asker#* }" ] && kill -9 "${asker% *}"; }
+	[ "$seconds" -ge "$until" ] && sleep 10 && birth_of "${asker% *}" && [ "$birth" = "${asker#* }" ] && kill -9 "${asker% *}"
 }
 
 stop_timer() {
