@@ -63,7 +63,14 @@ class _Bench:
             await self._sync(each)
         self._naive.prepare(wishes)
         # The order is that of one story: the last wish for the changed group is the one that the packets are held against.
-        return [await self._change(), await self._limit(), await self._device(), await self._new(), await self._unchanged()]
+        return [
+            await self._change(),
+            await self._limit(),
+            await self._device(),
+            await self._new(),
+            await self._unchanged(),
+            await self._document(),
+        ]
 
     async def _change(self) -> Row:
         """Another limit and four other devices of ten, to and fro; then both routers must really hold the last wish."""
@@ -148,6 +155,21 @@ class _Bench:
         # The kept connection's keepalives, every 5 s, are all that may be there: a packet and its acknowledgement each way.
         sent = f"{packets} packets to the router in {times} syncs"
         return replace(row, ours=f"{row.ours}; {sent}", target="nothing is sent", held=packets < times / 4)
+
+    async def _document(self) -> Row:
+        """The router's state document, checked byte by byte and field by field, beside `cat` of the same text."""
+        text = (await self._client.state.export(HOME)).document
+        self._labs[1].router.run("cat >/root/state.json", input=text)
+
+        async def ours(_: int) -> None:
+            if (await self._client.state.export(HOME)).document != text:
+                raise BenchError("the state document changed while it was read")
+
+        async def other(_: int) -> None:
+            await self._naive.show("/root/state.json", text)
+
+        found = await in_turns(ours, other, self._rounds, self._saying("reading the state document"))
+        return compared("read the state document", *found, "cat over SSH", most_ms=20)
 
     async def _sync(self, each: Wish, *, changed: bool = False) -> GroupSyncResponse:
         answer = await self._client.groups.sync_group(HOME, GroupId(each.group), each.request)

@@ -92,6 +92,11 @@ class NaiveRouter:
         if done.returncode:
             raise BenchError(f"the naive router refuses: {done.stderr}")
 
+    async def show(self, file: str, expected: str) -> None:
+        """Read a file that has this text."""
+        if await self._execute(f"cat {file}") != expected:
+            raise BenchError(f"{file} reads otherwise than it was written")
+
     async def _each(self, commands: Iterable[str]) -> None:
         for command in commands:
             await self._execute(command)

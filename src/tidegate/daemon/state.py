@@ -60,10 +60,10 @@ class StateService(State):
 
     async def export(self, router_id: RouterId) -> StateExport:
         async with self._routers.at(router_id) as router:
-            seen = await router.engine.observe()
-        if not (document := seen.document):
-            if seen.damage:
-                raise Refused(f"{seen.damage}; `tidegate infrastructure repair` writes it anew from this controller's groups")
+            document, damage = await router.engine.documents.standing()
+        if document is None:
+            if damage:
+                raise Refused(f"{damage}; `tidegate infrastructure repair` writes it anew from this controller's groups")
             raise NotFound(f"router {router_id} has no state document: it was removed, or the router was reset")
         text = to_text(document)
         return StateExport(
@@ -72,8 +72,8 @@ class StateService(State):
             controller=str(document.controller),
             written=document.stamp.written,
             checksum=text.split('"')[3],
-            health="degraded" if seen.damage else "sound",
-            why=str(seen.damage or ""),
+            health="degraded" if damage else "sound",
+            why=str(damage or ""),
             document=text,
         )
 

@@ -7,10 +7,10 @@ from hashlib import sha256
 
 from tidegate.errors import Conflict, Refused
 from tidegate.policy.recovery import FILES, Copy, Damage, judge
-from tidegate.policy.state import to_text
+from tidegate.policy.state import StateDocument, to_text
 from tidegate.router.link import AgentLink
 from tidegate.router.shell import OUTPUT_LIMIT
-from tidegate.router.statefile import Observation, read_copies
+from tidegate.router.statefile import Observation, judged, read_copies
 
 
 class StateDocuments:
@@ -24,15 +24,24 @@ class StateDocuments:
         """All of them, newest first, and the checksum of state.json as it is."""
         return read_copies(await self._link.ask("copies", limit=len(FILES) * OUTPUT_LIMIT))
 
+    async def standing(self) -> tuple[StateDocument | None, Damage | None]:
+        """The one that stands or can be believed in its place, and what is wrong; nothing else of the router is asked for."""
+        document, damage = judged(await self._link.ask("status"), None)
+        return (document, None) if damage is None else await self._instead(damage)
+
     async def believed(self, seen: Observation) -> Observation:
         """The same with the document that can be believed, where there is doubt in the one that stands."""
         if seen.damage is None:
             return seen
+        document, damage = await self._instead(seen.damage)
+        return replace(seen, document=document, damage=damage)
+
+    async def _instead(self, doubt: Damage) -> tuple[StateDocument | None, Damage | None]:
         copies, _ = await self.copies()
-        damage = judge(seen.damage.why, copies)
-        if damage is None:
-            return replace(seen, damage=None)
-        return replace(seen, document=damage.used.document if damage.used else None, damage=damage)
+        damage = judge(doubt.why, copies)
+        if damage is None:  # nothing was wrong, on a closer look
+            return copies[0].document, None
+        return (damage.used.document if damage.used else None), damage
 
     async def mend(self, seen: Observation) -> None:
         """Put the document that is believed in the place of the damaged one; nothing where none is damaged.

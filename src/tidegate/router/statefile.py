@@ -118,7 +118,7 @@ def legible(out: bytes) -> str:
 def read_observation(answer: Answer, interfaces: Interfaces, known: StateDocument | None = None) -> Observation:
     """`known`: the document that we expect there. Raises Refused where the router printed what can't be read, names what is
     missing on it; Conflict where a later Tidegate looks after it."""
-    document, damage = _judged(answer, known)
+    document, damage = judged(answer, known)
     try:
         dialect, rules, elements = read_rules(answer)
         roots, classes, foreign, sent = set[str](), dict[Place, tc.TrafficClass](), dict[str, str](), dict[Place, int]()
@@ -152,13 +152,13 @@ def read_lan(answer: Answer) -> str:
 
 def read_document(answer: Answer, known: StateDocument | None = None) -> StateDocument | None:
     """The state document alone. Raises Refused where it is damaged, Conflict where a later Tidegate wrote it."""
-    document, damage = _judged(answer, known)
+    document, damage = judged(answer, known)
     if damage:
         raise Refused(str(damage))
     return document
 
 
-def _judged(answer: Answer, known: StateDocument | None) -> tuple[StateDocument | None, Damage | None]:
+def judged(answer: Answer, known: StateDocument | None) -> tuple[StateDocument | None, Damage | None]:
     """The document, and where it can't be believed why, as far as this answer tells. What is to a byte what we write of the
     document that we know need not be taken apart."""
     text, status = answer.sections.get("state", ("", None))
