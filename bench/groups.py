@@ -42,8 +42,8 @@ async def rows(folder: Path, quick: bool, told: Told) -> list[Row]:
         ours, other = (stack.enter_context(Lab(clients=("child",))) for _ in range(2))
         running = stack.enter_context(daemon_process(folder, {"TORRENT__ENABLED": "false"}))
         client = await stack.enter_async_context(tidegate.connect(running.url, key=running.key))
-        await client.routers.add(HOME, _enrolment(ours))
-        naive = NaiveRouter(other, await stack.enter_async_context(await _connected(other)))
+        await client.routers.add(HOME, enrolment(ours))
+        naive = NaiveRouter(other, await stack.enter_async_context(await connected(other)))
         bench = _Bench(client, naive, (ours, other), 6 if quick else 30, told)
         return await bench.rows()
 
@@ -206,12 +206,13 @@ def _rate(lab: Lab, direction: Direction, cap: float) -> float:
     return rate
 
 
-def _enrolment(lab: Lab) -> RouterAddRequest:
+def enrolment(lab: Lab) -> RouterAddRequest:
+    """What enrols a lab's router."""
     port = lab.forward(lab.router.address, 22)
     return RouterAddRequest(HostName("127.0.0.1"), Fingerprint(lab.router.host_key), port, password=lab.router.password)
 
 
-async def _connected(lab: Lab) -> asyncssh.SSHClientConnection:
+async def connected(lab: Lab) -> asyncssh.SSHClientConnection:
     """One kept connection of the kind that Tidegate uses."""
     port, password = lab.forward(lab.router.address, 22), lab.router.password
     host_key = asyncssh.import_public_key(lab.router.host_public_key)
