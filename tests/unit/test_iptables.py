@@ -168,7 +168,7 @@ def test_a_set_of_another_type_makes_the_constant_part_differ() -> None:
     assert read_rules(sets.replace("inet6 skbinfo", "inet6 timeout 9"), shown)[1] != Iptables().base_rules(LAN)
 
 
-@pytest.mark.parametrize("text", ["x", "-A FORWARD -j ACCEPT", "*filter\n1 -D FORWARD", "²: 1 -A FORWARD"])
+@pytest.mark.parametrize("text", ["x", ":", ": - [0:0]", "-A FORWARD -j ACCEPT", "*filter\n1 -D FORWARD", "²: 1 -A FORWARD"])
 def test_what_the_agent_never_prints_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
         read_rules("", {"ip4": text, "ip6": ""})

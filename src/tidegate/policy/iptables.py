@@ -284,7 +284,7 @@ def _read_save(text: str) -> dict[str, _Table]:
         number, _, rule = line.partition(" ")
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(":"):
+        elif line.startswith(":TIDEGATE_"):
             found[table].chains.setdefault(line[1:].split()[0], [])
         elif number.isdecimal() and rule.startswith("-A TIDEGATE_"):
             found[table].chains.setdefault(rule.split()[1], []).append(rule)
