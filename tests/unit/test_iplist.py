@@ -138,6 +138,8 @@ def test_a_block_of_one_form_means_the_same_as_its_lines_one_by_one() -> None:
             ends = [".".join(f"{rng.randrange(256):0{3 if padded else 1}}" for _ in range(4)) for _ in range(200)]
             data = "\n".join(form.format(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True)).encode()
             assert read(data).v4.to_bytes() == read(b"# slowly\n" + data).v4.to_bytes()
+            alone = "\r\n".join(ends).encode()
+            assert read(alone).v4.to_bytes() == read(b"# slowly\n" + alone).v4.to_bytes()
 
 
 def test_a_list_of_too_many_lines_is_refused_before_it_is_held_in_memory() -> None:

@@ -63,6 +63,7 @@ _FORMS: Final = (
     re.compile(r"^(?![#;/\s]|[0-9.]+ *- *[0-9.]+ *,)[^\n]{0,980}:([0-9.]+-[0-9.]+)\r?$", re.MULTILINE),
     re.compile(r"^([0-9.]+ ?- ?[0-9.]+) *, *0*(?:[0-9]{1,2}|1[01][0-9]|12[0-7]) *(?:,[^\n]{0,900})?$", re.MULTILINE),
     re.compile(r"^([0-9.]+-[0-9.]+)\r?$", re.MULTILINE),
+    re.compile(r"^([0-9.]+)\r?$", re.MULTILINE),
 )
 _PADDING: Final = re.compile(r"(?<![0-9])0{1,2}(?=[0-9])")
 
@@ -107,7 +108,11 @@ class ListReader:
         self._lines += lines
         for form in range(self._form, self._form + len(_FORMS)):
             found = _FORMS[form % len(_FORMS)].findall(text)
-            if len(found) == lines and (pairs := self._fast("-".join(found).replace(" ", ""))):
+            if len(found) != lines:
+                continue
+            if "-" not in found[0]:  # single addresses, each the first and the last
+                found = [f"{each}-{each}" for each in found]
+            if pairs := self._fast("-".join(found).replace(" ", "")):
                 self._form = form % len(_FORMS)
                 return pairs
         return "-".join(self._slow(text, before))
