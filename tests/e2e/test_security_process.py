@@ -47,9 +47,9 @@ def a_list(ranges: int, first: int = 10) -> bytes:
 async def test_no_acknowledged_edit_is_lost_when_the_process_is_killed_right_after(tmp_path: Path) -> None:
     """Three kills here, twenty with TIDEGATE_TEST_KILLS."""
     expected: list[str] = []
-    async with control(tmp_path) as here:
-        security = here.node.security
-        for turn in range(ROUNDS):
+    for turn in range(ROUNDS):  # each with a daemon of its own: one whose process ends again and again waits longer each time
+        async with control(tmp_path) as here:
+            security = here.node.security
             for n in range(5):
                 added = await security.add_to_blacklist(BlacklistAddRequest(Network(f"203.0.{turn}.{n}")))
                 expected.append(added.ip)
@@ -59,9 +59,9 @@ async def test_no_acknowledged_edit_is_lost_when_the_process_is_killed_right_aft
             await here.healed()
             assert list((await security.get_blacklist()).ips) == expected
             assert (await security.test_address(Address(expected[-1]))).blocked
-        edits = 6 * ROUNDS
-        told = await here.told(lambda event: isinstance(event, SecurityBlacklistUpdated), edits)
-        assert sum(isinstance(event, SecurityBlacklistUpdated) for event in told) == edits, "each is told once"
+            edits = 6 * (turn + 1)
+            told = await here.told(lambda event: isinstance(event, SecurityBlacklistUpdated), edits)
+            assert sum(isinstance(event, SecurityBlacklistUpdated) for event in told) == edits, "each is told once"
 
 
 async def test_a_list_is_the_old_or_the_new_wherever_the_process_is_killed(tmp_path: Path) -> None:
