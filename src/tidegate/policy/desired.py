@@ -37,6 +37,11 @@ class Resources:
     classes: Mapping[Place, tc.TrafficClass] = field(default_factory=dict)
     dialect: Dialect = field(default=NFTABLES, compare=False)
 
+    @property
+    def empty(self) -> bool:
+        """Nothing of ours stands there."""
+        return not (self.rules or self.elements or self.roots or self.classes)
+
 
 REMEMBERED = 1 << 14
 """Groups. A sync of one of 1,000 is a matter of that one: what the others come to was worked out before."""

@@ -232,7 +232,9 @@ class RouterOperationsEngine:
     def _remarks(self, seen: Observation, groups: Sequence[GroupState]) -> tuple[Remark, ...]:
         document = self._document(seen)
         wanted = replace(document, groups=tuple(groups))
-        found = list(drift(plan(seen.resources, self._compiler.resources(wanted))))
+        # A router that was torn down, and is asked for nothing, holds to that: the base set-up comes with the next group.
+        torn_down = seen.document is not None and not groups and seen.resources.empty
+        found = [] if torn_down else list(drift(plan(seen.resources, self._compiler.resources(wanted))))
         if seen.damage:
             found.append(Remark(None, str(seen.damage)))
         elif seen.document is None:
