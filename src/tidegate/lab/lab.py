@@ -76,15 +76,16 @@ class Lab:
         """Whether it lies in a user namespace, because the caller is not root."""
         return self._box.rootless
 
-    def forward(self, address: str, port: int, *, frm: Literal["lan", "internet"] = "lan") -> int:
+    def forward(self, address: str, port: int, *, frm: Literal["lan", "internet"] = "lan", delay: float = 0.0) -> int:
         """A TCP port on the host's 127.0.0.1 that leads to an address as the controller (or the internet) reaches it.
 
-        Every connection dials anew, so it outlives the router's reboots. One that cannot be made is reset.
+        Every connection dials anew, so it outlives the router's reboots. One that cannot be made is reset. `delay`: seconds
+        that all takes each way, as over a long line; setting up a connection takes one round trip more.
         """
         origin: Host = self.controller if frm == "lan" else self.internet
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
             relay = [sys.executable, "-I", "-S", str(Path(__file__).with_name("relay.py"))]
-            where = [str(listening.fileno()), address, str(port)]
+            where = [str(listening.fileno()), address, str(port), str(delay)]
             command = self._box.enter_net(origin.name, [*relay, *where], tied=True)
             process = Process(command, stdin=subprocess.DEVNULL, pass_fds=(listening.fileno(),), start_new_session=True)
             with self._lock:
