@@ -28,6 +28,7 @@ prove: setup
 	@TIDEGATE_PROOF_KILLS=250 $(BIN)/python -m pytest -o timeout=900 tests/integration/test_confirm.py -k at_any_moment
 	@TIDEGATE_PROOF_CUTS=50 $(BIN)/python -m pytest -o timeout=900 tests/lab/test_power.py
 	@TIDEGATE_PROOF_LINES=all $(BIN)/python -m pytest -o timeout=900 tests/lab/test_frayed.py
+	@TIDEGATE_PROOF_STARTS=20 $(BIN)/python -m pytest -o timeout=900 tests/lab/test_starting.py
 
 bench: setup
 	@$(BIN)/python -m bench

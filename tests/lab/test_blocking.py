@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from tests.lab.flood import arrived, counting, sending
 from tests.lab.managed import HOME, Controller, a_controller
 from tests.lab.probes import connects, eventually, lookup
 from tidegate.api.groups import GroupPolicyUpdate, GroupsSyncRequest, GroupSyncResponse, GroupWish
 from tidegate.lab import Lab, measure
-from tidegate.lab.host import Host
 from tidegate.policy.device import DeviceRef, Label
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, GroupSyncRequest, Mbps
 
@@ -37,23 +35,6 @@ else
   ip6tables -A TIDEGATE_FORWARD -j RETURN
 fi"""
 
-# Numbered datagrams at a steady rate to both families until stdin closes; then it says how many it sent.
-SEND = """
-import select, socket, sys, time
-gap, port, *hosts = float(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-to = [(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM), (host, port)) for host in hosts]
-sent, began = 0, time.monotonic()
-while not select.select([sys.stdin], [], [], 0)[0]:
-    for near, far in to:
-        try:
-            near.sendto(b"%d" % sent, far)
-            sent += 1
-        except OSError:
-            pass  # the router's refusal, told by ICMP
-    time.sleep(max(0, began + sent / len(to) * gap - time.monotonic()) if sent else gap)
-print(sent)
-"""
-
 
 @pytest.fixture
 async def home(lab: Lab, tmp_path: Path) -> AsyncIterator[Controller]:
@@ -65,38 +46,8 @@ async def home(lab: Lab, tmp_path: Path) -> AsyncIterator[Controller]:
 
 @pytest.fixture
 def arrivals(lab: Lab) -> Iterator[Lab]:
-    """The internet counts what reaches it on the two ports, whether anybody listens or not."""
-    chains = [
-        f"chain {name} {{ type filter hook input priority {number}; udp dport {port} counter drop; }}"
-        for number, (name, port) in enumerate((("flood", FLOOD), ("free", FREE)))
-    ]
-    table = "\n".join(["table inet seen {", *chains, "}"])
-    done = lab.internet.run(["nft", "-f", "-"], input=table)
-    assert done.returncode == 0, done.stderr
-    yield lab
-    lab.internet.run(["nft", "delete", "table", "inet", "seen"])
-
-
-def arrived(lab: Lab, chain: str) -> int:
-    words = lab.internet.run(["nft", "list", "chain", "inet", "seen", chain]).stdout.split()
-    return int(words[words.index("packets") + 1])
-
-
-class Sender:
-    def __init__(self) -> None:
-        self.sent = 0
-
-
-@contextmanager
-def sending(lab: Lab, client: Host, port: int, a_second: int) -> Iterator[Sender]:
-    """Datagrams from this client to the internet while the block runs; afterwards `sent` says how many."""
-    found = Sender()
-    argv = [sys.executable, "-I", "-S", "-c", SEND, str(2 / a_second), str(port), lab.internet.ipv4, lab.internet.ipv6]
-    with client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield found
-        finally:
-            found.sent = int(process.communicate(timeout=20)[0])
+    with counting(lab, FLOOD, FREE):
+        yield lab
 
 
 async def block(home: Controller, group: GroupId, *devices: DeviceRef, closed: bool = True) -> GroupSyncResponse:
@@ -129,7 +80,7 @@ async def test_running_and_new_connections_end_and_everybody_else_goes_on(home: 
         for address in (lab.internet.ipv4, lab.internet.ipv6):
             assert not connects(child, address, 80)
             assert connects(parent, address, 80)
-    assert arrived(lab, "free") == free.sent > 0
+    assert arrived(lab, FREE).total() == free.sent > 0
 
 
 @pytest.mark.dialects
@@ -187,7 +138,7 @@ async def test_nothing_of_a_flood_gets_out_through_many_changes_and_a_free_clien
                 lab.router.run(MEDDLE)
                 assert (await home.infrastructure.repair(HOME)).changed
             assert (await home.groups.sync_all_groups(HOME, wishes(number))).applied
-    leaked, through = arrived(lab, "flood"), arrived(lab, "free")
+    leaked, through = arrived(lab, FLOOD).total(), arrived(lab, FREE).total()
     print(f"{SWAPS} changes: {leaked} of {flood.sent} packets of the flood got out, {through} of {free.sent} free ones did")
     assert flood.sent > 4000
     assert leaked == 0
@@ -195,4 +146,4 @@ async def test_nothing_of_a_flood_gets_out_through_many_changes_and_a_free_clien
     for group in (1, 3):
         await block(home, GroupId(group), *([device] if group == 3 else []), closed=False)
     with sending(lab, lab.clients["child"], FLOOD, 400):
-        await asyncio.to_thread(eventually, lambda: arrived(lab, "flood") > 0)
+        await asyncio.to_thread(eventually, lambda: arrived(lab, FLOOD).total() > 0)
