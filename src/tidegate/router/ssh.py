@@ -77,6 +77,31 @@ class _Client(asyncssh.SSHClient):
         return self.shown == self._pinned
 
 
+class _Process(asyncssh.SSHClientProcess[bytes]):
+    """A command whose first input is sent along with the request to run it, a round trip before the host answers that:
+    RFC 4254, section 5.4, allows it, and dropbear and OpenSSH take things in order. `told`: it may be at work on it.
+    """
+
+    def __init__(self, stdin: bytes) -> None:
+        super().__init__()
+        self._first = stdin
+        self.told = False
+
+    def itself(self) -> _Process:
+        return self
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:  # type: ignore[override]
+        super().connection_made(chan)
+        if self._first:
+            # asyncssh requests the command before it next gives way; a host drops what comes before that.
+            self.told = True
+            chan.get_loop().call_soon(self._tell, chan)
+
+    def _tell(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        with suppress(OSError):  # cut in this very moment: whoever waits for the answer is told
+            chan.write(self._first)
+
+
 class SshShell:
     """A router behind SSH. Connects at the first command and again after the line was cut.
 
@@ -99,11 +124,11 @@ class SshShell:
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
     ) -> Result:
         async with self._turn:
-            process = await self._started(shlex.join(command))
+            process = await self._started(shlex.join(command), stdin)
             whole = False
             try:
                 async with asyncio.timeout(seconds):
-                    result = await _converse(process, stdin, limit)
+                    result = await _converse(process, limit)
                     await process.wait_closed()
                 whole = True
                 return result
@@ -120,14 +145,12 @@ class SshShell:
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = TIME_LIMIT, limit: int = OUTPUT_LIMIT
     ) -> AsyncIterator[Dialogue]:
         async with self._turn:
-            process = await self._started(shlex.join(command))
+            process = await self._started(shlex.join(command), stdin)
             whole = False
             try:
-                dialogue = Dialogue(process.stdout.read, process.stdin.write, seconds, limit)
-                dialogue.say(stdin)
-                yield dialogue
+                yield Dialogue(process.stdout.read, process.stdin.write, seconds, limit)
                 async with asyncio.timeout(seconds):
-                    await _converse(process, b"", limit)
+                    await _converse(process, limit)
                     await process.wait_closed()
                 whole = True
             except TimeoutError:
@@ -171,17 +194,22 @@ class SshShell:
                 connection.close()
                 await connection.wait_closed()
 
-    async def _started(self, command: str) -> asyncssh.SSHClientProcess[bytes]:
-        """The command, begun. A kept connection may have died unseen, so it is tried once more over a new one."""
+    async def _started(self, command: str, stdin: bytes) -> _Process:
+        """The command, begun. A kept connection may have died unseen, so it is tried once more over a new one, unless it may
+        have begun already with its input."""
         while True:
             fresh = self._connection is None
             connection = self._connection or await self._connect()
             self._connection = connection
+            process = _Process(stdin)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    return await connection.create_process(command, encoding=None)
+                    await connection.create_session(process.itself, command, encoding=None)
+                    return process
             except (OSError, asyncssh.Error) as error:  # TimeoutError is an OSError
                 self._drop()
+                if process.told:
+                    raise Unavailable(f"the line to {self._endpoint.host} was cut: {_reason(error)}") from None
                 if fresh:
                     raise Unavailable(f"{self._endpoint.host} opens no session: {_reason(error)}") from None
 
@@ -221,10 +249,9 @@ class SshShell:
         self._connection = self._client = None
 
 
-async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, limit: int) -> Result:
+async def _converse(process: _Process, limit: int) -> Result:
     # A command may have ended without reading its input; what it said and its status then tell why.
     with suppress(OSError):
-        process.stdin.write(stdin)
         process.stdin.write_eof()
     out, err = await asyncio.gather(_read(process.stdout, limit), _read(process.stderr, limit))
     completed = await process.wait()
