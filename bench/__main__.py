@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import answers, commits, downloads, fleet, groups, scale, starting
+from bench import answers, commits, downloads, fleet, groups, scale, slow, starting
 from bench.figures import Row, Told, as_json, machine, markdown, shown
 from bench.processes import ROOT, BenchError
 from tidegate.errors import TidegateError
@@ -27,6 +27,7 @@ PARTS: dict[str, Part] = {
     "groups": groups.rows,
     "scale": scale.rows,
     "fleet": fleet.rows,
+    "slow": slow.rows,
     "downloads": downloads.rows,
     "answers": answers.rows,
     "commits": commits.rows,

@@ -206,15 +206,15 @@ def _rate(lab: Lab, direction: Direction, cap: float) -> float:
     return rate
 
 
-def enrolment(lab: Lab) -> RouterAddRequest:
-    """What enrols a lab's router."""
-    port = lab.forward(lab.router.address, 22)
+def enrolment(lab: Lab, delay: float = 0.0) -> RouterAddRequest:
+    """What enrols a lab's router, to which all takes so many seconds each way."""
+    port = lab.forward(lab.router.address, 22, delay=delay)
     return RouterAddRequest(HostName("127.0.0.1"), Fingerprint(lab.router.host_key), port, password=lab.router.password)
 
 
-async def connected(lab: Lab) -> asyncssh.SSHClientConnection:
+async def connected(lab: Lab, delay: float = 0.0) -> asyncssh.SSHClientConnection:
     """One kept connection of the kind that Tidegate uses."""
-    port, password = lab.forward(lab.router.address, 22), lab.router.password
+    port, password = lab.forward(lab.router.address, 22, delay=delay), lab.router.password
     host_key = asyncssh.import_public_key(lab.router.host_public_key)
     return await asyncssh.connect(
         "127.0.0.1", port, username="root", password=password, known_hosts=([host_key], [], []), config=None, agent_path=None
