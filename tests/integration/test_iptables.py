@@ -224,6 +224,18 @@ async def test_every_minute_puts_back_what_a_firewall_flushed(one_edge: Edge) ->
     assert sorted(shown(one_edge, "legacy").split()) == sorted(before.split())
 
 
+@pytest.mark.parametrize("damage", DRIFTS)
+async def test_every_minute_puts_right_what_was_altered(one_edge: Edge, damage: str) -> None:
+    engine = engine_of(one_edge)
+    await engine.create_group_infrastructure()
+    await engine.synchronise(OLD)
+    one_edge.run(re.sub(r"\b(ip6?tables)\b", r"\1-legacy", damage))
+    one_edge.run(f"{' '.join(one_edge.sh)} {one_edge.agent} - tick")
+    assert (await engine.verify_router_state(OLD))[1] == ()
+    assert engine.put_right
+    assert engine.put_right.what == ("rules",)
+
+
 async def test_what_was_confirmed_in_one_dialect_stays_in_it_though_nft_is_installed_later(one_edge: Edge) -> None:
     """Here nft is there all the time, and what its kernel's tables are written with by the name of iptables."""
     engine = engine_of(without_nft(one_edge, "nft"))

@@ -182,6 +182,7 @@ async def test_the_last_three_confirmed_documents_are_kept(edge: Edge, engine: R
     assert kept == [("state.json", 5), ("current", 5), ("earlier.1", 4), ("earlier.2", 3)]
     assert [path.name for path in sorted(folder(edge).iterdir()) if path.is_file() and path.suffix != ".json"] == [
         "current",
+        "current.id",
         "earlier.1",
         "earlier.2",
     ]

@@ -189,3 +189,22 @@ async def test_mending_everything_leaves_what_others_have_as_it_was_to_the_byte(
     finally:
         router.run("nft delete table inet theirs; tc qdisc del dev lan0 root; rm /etc/config-theirs")
         router.run("sed -i /backup/d /etc/crontabs/root")
+
+
+async def test_what_was_altered_is_put_right_by_the_router_itself_and_the_controller_tells_of_it(home: Controller) -> None:
+    router = home.lab.router
+    element = "nft delete element inet tidegate mac_mark '{ 02:00:5e:10:00:0b }'"
+    before = home.picture()
+    router.run(f"{element}; tc class replace dev wan parent 1: classid 1:101 htb rate 9mbit ceil 9mbit")
+    assert home.picture() != before
+    router.run("/bin/sh -c \"$(sed -n 's/^[* ]*\\(.*tidegate.*\\)/\\1/p' /etc/crontabs/root)\"")  # what the minute runs
+    status = await home.infrastructure.get_status(HOME)
+    assert (status.health, status.drift) == ("reachable", ())
+    assert home.picture() == before
+    told = [event for event in await home.events() if isinstance(event, InfrastructureRepaired)][-1]
+    assert told.mended == (
+        "the router found that its queues were altered, and put that right by itself",
+        "the router found that its rules were altered, and put that right by itself",
+    )
+    await home.infrastructure.get_status(HOME)
+    assert [event for event in await home.events() if isinstance(event, InfrastructureRepaired)][-1] == told

@@ -26,6 +26,7 @@ from tidegate.errors import Conflict, NotFound, Refused, StorageFull, TidegateEr
 from tidegate.events import (
     Event,
     GroupChangeReverted,
+    InfrastructureRepaired,
     RouterDrifted,
     RouterReachable,
     RouterRecovered,
@@ -179,7 +180,7 @@ class EnrolledRouters:
                     await self._fares(router_id, "unreachable", RouterUnreachable(router.id, error.detail), error.detail)
                 raise
             finally:
-                await self._tell_of_revert(router)
+                await self._tell_of_its_own(router)
                 await self._tell_of_mending(router)
             if router.engine.answers > heard and self.fleet.get(router_id) is router:
                 self._health.setdefault(router_id, Health()).login = router.engine.login
@@ -288,13 +289,18 @@ class EnrolledRouters:
             engine = await self.engine_for(router_id, shell, Interfaces.of(record.lan, record.wan), record.capabilities)
             return self.fleet.put(ManagedRouter(str(router_id), shell, engine))
 
-    async def _tell_of_revert(self, router: ManagedRouter) -> None:
-        """A router that took a change back says so until it has been written down."""
+    async def _tell_of_its_own(self, router: ManagedRouter) -> None:
+        """A router that took a change back, or put itself right, says so until it has been written down."""
         if found := router.engine.reverted:
             change, generation, verified = found
             with suppress(StorageFull, Unavailable, TimedOut, Refused, HostKeyChanged, LogInRefused):
                 await self.journal.commit(nothing, GroupChangeReverted(router.id, change.id, generation, verified))
                 await router.engine.hear_of_revert()
+        if put_right := router.engine.put_right:
+            with suppress(StorageFull, Unavailable, TimedOut, Refused, HostKeyChanged, LogInRefused):
+                generation = (await self.get(router.id)).generation
+                await self.journal.commit(nothing, InfrastructureRepaired(router.id, generation, put_right.words))
+                await router.engine.hear_of_mending(put_right)
 
     async def _tell_of_mending(self, router: ManagedRouter) -> None:
         if damage := router.engine.documents.mended:

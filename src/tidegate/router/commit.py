@@ -177,7 +177,7 @@ class ConfirmedCommit:
         self, bundle: RouterCommandBundle, after: Observation, sent: float, answered: float, verified: float, lan: str = ""
     ) -> Made:
         self._unconfirmed = ""
-        after = replace(after, document=bundle.document, pending=None, damage=None)
+        after = replace(after, document=bundle.document, pending=None, unsound=False, damage=None)
         return Made(after, lan, sent, answered, verified, perf_counter())
 
     async def withdraw(self, change: str) -> Observation:

@@ -29,7 +29,7 @@ from tidegate.router.link import AgentLink
 from tidegate.router.neighbours import look_around
 from tidegate.router.probe import read_probe
 from tidegate.router.shell import Shell
-from tidegate.router.statefile import Observation, read_observation, read_rules
+from tidegate.router.statefile import Observation, PutRight, read_observation, read_rules
 
 WINDOW = 30  # seconds that a router waits for a change to be confirmed
 
@@ -89,6 +89,7 @@ class RouterOperationsEngine:
         self._commit = ConfirmedCommit(self._link, interfaces, window, self._look)
         self._last: Observation | None = None  # good for as long as the line stands that it was heard on
         self.reverted: TakenBack | None = None  # told by the router, and not yet by us
+        self.put_right: PutRight | None = None  # the same
 
     @property
     def answers(self) -> int:
@@ -119,6 +120,8 @@ class RouterOperationsEngine:
         if seen.reverted and ours.controller == self._controller:
             holds = not plan(seen.resources, self._compiler.resources(ours)) if seen.document else not seen.resources.rules
             self.reverted = TakenBack(seen.reverted, seen.generation, holds)
+        if ours.controller == self._controller:
+            self.put_right = seen.put_right
         return seen
 
     async def _look(self) -> tuple[Observation, TakenBack | None]:
@@ -158,6 +161,8 @@ class RouterOperationsEngine:
             bundle = await self._compiled(groups, seen)
             if seen.damage:
                 bundle = replace(bundle, words=(*bundle.words, f"the state document is put right: {seen.damage}"))
+            elif seen.unsound:
+                bundle = replace(bundle, words=(*bundle.words, "the router's copy of what was confirmed is written anew"))
             elif not bundle.change and not bundle.words and seen.document:
                 return Applied(seen.generation, (), Stages(_ms(observing), _ms(perf_counter() - planning)))
             planned = perf_counter()
@@ -206,6 +211,11 @@ class RouterOperationsEngine:
         self.reverted = None
         await self._link.ask("heard")
 
+    async def hear_of_mending(self, found: PutRight) -> None:
+        """That the router put something right is written down here."""
+        self.put_right = None
+        await self._link.ask("heard", str(found.when))
+
     async def create_group_infrastructure(self) -> Applied:
         """Put the base set-up in place and make this controller the router's; its groups stay as its document has them."""
         seen = await self.observe()
@@ -243,6 +253,8 @@ class RouterOperationsEngine:
             found.append(Remark(None, f"controller {document.controller} has taken this router up, as {document.router}"))
         elif set(document.groups) != set(groups):
             found.append(Remark(None, "the state document has other groups than this controller"))
+        if seen.unsound:
+            found.append(Remark(None, "the router's copy of what was confirmed was altered, so it can't put itself right"))
         if seen.pending:
             what = f"the change {seen.pending.id} waits to be confirmed, for {seen.pending.seconds} s more"
             found.append(Remark(None, what))

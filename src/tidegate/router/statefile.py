@@ -19,6 +19,8 @@ from tidegate.policy.state import Damaged, GroupState, Newer, StateDocument, fro
 
 _PENDING = re.compile(r"^pending=([0-9a-f]{16}) (\d{1,18}) (-?\d{1,9})$", re.ASCII | re.MULTILINE)
 _REVERTED = re.compile(r"^reverted=([0-9a-f]{16}) (\d{1,18})$", re.ASCII | re.MULTILINE)
+_MENDED = re.compile(r"^mended=(\d{1,15})((?: (?:rules|queues|document)){1,3})$", re.ASCII | re.MULTILINE)
+_UNSOUND = re.compile(r"^unsound=current$", re.MULTILINE)
 _UNENDED = re.compile(r"(.+)--- = [0-9]{1,3}")  # a file whose last line has no end
 _STATUS = re.compile(r"[0-9]{1,3}", re.ASCII)
 _LAN = re.compile(r"asked=([0-9]{1,2}) before=([0-9]{1,2}) after=([0-9]{1,2})$", re.ASCII)
@@ -44,13 +46,29 @@ class Reverted(NamedTuple):
     generation: int
 
 
+class PutRight(NamedTuple):
+    """What the router found altered and put right by itself, of "rules", "queues" and "document". `when`: by its own clock, in
+    seconds; the name by which it is told that somebody heard of it."""
+
+    when: int
+    what: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(f"the router found that its {_NAMED[what]} altered, and put that right by itself" for what in self.what)
+
+
+_NAMED = {"rules": "rules were", "queues": "queues were", "document": "state document was"}
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """A router as it answered. `document` None: it has none yet. `foreign`: root queues of others, by device.
 
     `sent`: bytes that each class let through, where the answer had counters. `pending`: a change that waits to be confirmed.
-    `reverted`: one that was not, in time, and that nobody has heard of yet. `damage`: what is wrong with its document, and
-    which copy `document` is instead; where it is None then, no change may be made by it.
+    `reverted`: one that was not, in time, and that nobody has heard of yet. `put_right`: what the router mended, and nobody has
+    heard of either. `unsound`: its bundle of what was confirmed was altered, so it can't. `damage`: what is wrong with its
+    document, and which copy `document` is instead; where it is None then, no change may be made by it.
     """
 
     document: StateDocument | None
@@ -59,6 +77,8 @@ class Observation:
     sent: Mapping[Place, int] = field(default_factory=dict)
     pending: Pending | None = None
     reverted: Reverted | None = None
+    put_right: PutRight | None = None
+    unsound: bool = False
     damage: Damage | None = None
 
     @property
@@ -202,12 +222,14 @@ def left_to_its_own(newer: Newer) -> Conflict:
     return Conflict(f"{newer}. Nothing was changed on the router: look after it with that Tidegate, or upgrade this one")
 
 
-def _commit(answer: Answer) -> tuple[Pending | None, Reverted | None]:
+def _commit(answer: Answer) -> tuple[Pending | None, Reverted | None, PutRight | None, bool]:
     text, _ = answer.sections.get("commit", ("", 0))
-    pending, reverted = _PENDING.search(text), _REVERTED.search(text)
+    pending, reverted, mended = _PENDING.search(text), _REVERTED.search(text), _MENDED.search(text)
     return (
         Pending(pending[1], int(pending[2]), int(pending[3])) if pending else None,
         Reverted(reverted[1], int(reverted[2])) if reverted else None,
+        PutRight(int(mended[1]), tuple(mended[2].split())) if mended else None,
+        bool(_UNSOUND.search(text)),
     )
 
 

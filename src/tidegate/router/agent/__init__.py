@@ -19,6 +19,7 @@ PARTS = (
     "lan",
     "copies",
     "ending",
+    "drift",
     "minute",
     "hooks",
     "leaving",

@@ -16,6 +16,7 @@ apply() {
 	(make_change "$@") 3>&1 </dev/null >"$work/answer" 2>/dev/null &
 	if wait $!; then
 		cat "$work/answer"
+		note_answer "${sum%"${sum#????????????????}"}" "$@"
 		rm -rf "$work"
 	else
 		(lock && recover)
@@ -72,6 +73,7 @@ await_confirmation() {
 	read_seconds
 	printf '%.16s %s %s %s waits\n' "$sum" $((expected + 1)) "$boot" $((seconds + window)) >"$ETC/pending/mark" || return 1
 	: >"$RUN/armed"
+	: >"$RUN/print"
 	to_flash "$ETC/pending/bundle" "$ETC/pending/state" "$ETC/pending/mark" "$ETC/pending" || return 1
 	(timer) </dev/null >/dev/null 2>&1 3>&- &
 }

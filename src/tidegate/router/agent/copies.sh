@@ -44,7 +44,7 @@ mend() {
 		say pending "$pending"
 	elif [ "$sum" != "$1" ]; then
 		say stale
-	elif cat "$new" >"$STATE.new" && to_flash "$STATE.new" && mv "$STATE.new" "$STATE" && to_flash "$ETC"; then
+	elif : >"$RUN/print" && cat "$new" >"$STATE.new" && to_flash "$STATE.new" && mv "$STATE.new" "$STATE" && to_flash "$ETC"; then
 		say ok
 	else
 		say refused flash

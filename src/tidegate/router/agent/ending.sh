@@ -31,14 +31,15 @@ outlive() {
 # The state document's new name is the moment from which the change stands; all else can be done again.
 commit() {
 	[ "$generation" = "$heir" ] || mv "$ETC/pending/state" "$STATE" || return 1
-	[ ! -f "$ETC/pending/bundle" ] || { keep; mv "$ETC/pending/bundle" "$ETC/current"; }
-	rm -f "$ETC/pending/mark" "$ETC/reverted"
+	[ ! -f "$ETC/pending/bundle" ] || { keep; echo "$pending" >"$ETC/current.id"; mv "$ETC/pending/bundle" "$ETC/current"; }
+	rm -f "$ETC/pending/mark" "$ETC/reverted" "$RUN/unsound"
 	to_flash "$ETC" "$ETC/pending"
 	stop_timer
 }
 
 drop_pending() {
 	rm -rf "$ETC/pending"
+	: >"$RUN/print"
 	stop_timer
 }
 

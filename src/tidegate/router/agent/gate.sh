@@ -14,7 +14,8 @@ plain() {
 # lawful VERB WORD...: whether the words are a verb's.
 lawful() {
 	case $1 in
-	probe | status | flows | copies | heard) [ $# = 1 ] ;;
+	probe | status | flows | copies) [ $# = 1 ] ;;
+	heard) [ $# = 1 ] || { [ $# = 2 ] && number "$2"; } ;;
 	neighbours) [ $# = 2 ] && devices "$2" ;;
 	observe) shift && devices "$@" ;;
 	apply) number "${2-}" && hex 64 "${3-}" && number "${4-}" && number "${5-}" && shift 5 && devices "$@" ;;

@@ -37,10 +37,11 @@ finish_start() {
 
 tick() {
 	heal
-	if [ -f "$ETC/current" ] && ! read_pending && ! stands; then
-		lock || return
-		read_pending || { put_back "" && open_up; }
-	fi
+	[ -f "$ETC/current" ] && ! read_pending || return 0
+	drifted || { [ ! -f "$RUN/unsound" ] || rm -f "$RUN/unsound"; return; }
+	lock || return
+	# Somebody may have been at it while we looked.
+	! read_pending && drifted && put_right
 }
 
 # A class that is not there limits nothing. So at a start the packets of limited groups, which have a class for priority, are

@@ -9,7 +9,8 @@
 #                                                         then "confirm ID" may come on stdin too
 #   agent VERSION confirm ID                              the change that waits stands from now on
 #   agent VERSION revert ID                               it is taken back now
-#   agent VERSION heard                                   that a change was taken back is known, and need not be kept
+#   agent VERSION heard [TIME]                            that a change was taken back, or at TIME something was put right, is
+#                                                         known and need not be kept
 #   agent VERSION copies                                  the state document and its copies
 #   agent VERSION mend WAS SHA256                         the document on stdin in the place of the damaged one; WAS: - for none
 #   agent VERSION former look|remove                      rules that the service before Tidegate left
@@ -18,7 +19,7 @@
 #   agent VERSION forget KEY                              our log-in key, and this file where no state document is
 #   agent - install SHA256                                an agent of another version on stdin takes the place of this one
 #   agent gate                                            one of these verbs, as $SSH_ORIGINAL_COMMAND has it, and no other
-#   agent - tick                                          every minute: finish or take back what is due, put back what is gone
+#   agent - tick                                          every minute: finish or take back what is due, put drift right
 #   agent - boot                                          the same at a start, with limited groups held until their limits are in
 #
 # Promises. A bundle is here in whole, with its checksum right, before anything runs. Changes stand in line behind one lock,
@@ -28,9 +29,10 @@
 # timer, cron, a start of the router, the next verb. It runs apart from its caller and hears no HUP, PIPE, INT or TERM: a cut
 # line stops nothing.
 #
-# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, earlier.1 and earlier.2
-# those of before, pending/ the bundle and mark (id, generation, boot, deadline in seconds of uptime) of what waits and its
-# document, `reverted` the id and generation of what was taken back and nobody has heard of.
+# On flash: state.json is what was confirmed last, `current` the bundle that puts all of it in place, current.id the first
+# digits of its checksum, earlier.1 and earlier.2 those of before, pending/ the bundle and mark (id, generation, boot, deadline
+# in seconds of uptime) of what waits and its document, `reverted` the id and generation of what was taken back and nobody has
+# heard of, `mended` when and what was put right by itself (queues, rules, document), the same.
 #
 # Processes are the price on a small router: files are read by the shell itself where it can, and awk splits a bundle once.
 # The first line of an answer is "tidegate-agent VERSION WORD ..."; sections follow, "--- NAME", their text, "--- = STATUS".

@@ -54,6 +54,11 @@ waiting() {
 		read -r reverted <"$ETC/reverted"
 		echo "reverted=$reverted"
 	fi
+	if [ -f "$ETC/mended" ]; then
+		read -r mended <"$ETC/mended"
+		echo "mended=$mended"
+	fi
+	[ ! -f "$RUN/unsound" ] || echo "unsound=current"
 	echo "--- = 0"
 	# What the one who asks could ask for: our verbs, or anything.
 	echo "--- login"
@@ -86,6 +91,14 @@ observe_to() {
 	shift
 	show_state
 	waiting
+	kernel_to "$flags" "$@"
+	echo "--- end"
+}
+
+# kernel_to FLAGS DEVICE...: our rules and the queues.
+kernel_to() {
+	flags=$1
+	shift
 	rules list
 	for device; do
 		echo "--- tc $device"
@@ -95,7 +108,6 @@ observe_to() {
 		END
 		echo "--- = $?"
 	done
-	echo "--- end"
 }
 
 # Where packets pass by all rules: flowtables, and OpenWrt's switches for them.

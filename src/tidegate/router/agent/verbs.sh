@@ -38,6 +38,15 @@ revert() {
 	observe_to "" "$@"
 }
 
+# heard [TIME]: of a change that was taken back, or of what was put right up to that time, if nothing was since.
+heard() {
+	if [ $# = 0 ]; then
+		rm -f "$ETC/reverted"
+	elif [ -f "$ETC/mended" ] && read -r when told <"$ETC/mended" && [ "$when" = "$1" ]; then
+		rm -f "$ETC/mended"
+	fi
+}
+
 # install SHA256: an agent that comes on stdin takes the place of this one, in whole or not at all.
 install() {
 	umask 022
@@ -90,7 +99,7 @@ revert) revert "$@" ;;
 former) former "$1" ;;
 copies) heal; say ok; copies ;;
 mend) mend "$@" ;;
-heard) rm -f "$ETC/reverted"; say ok ;;
+heard) heard "$@"; say ok ;;
 install) install "$1" ;;
 tick | boot)
 	exec </dev/null >/dev/null 2>&1 # boot leaves a process behind, for which nobody is to wait
