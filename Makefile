@@ -26,9 +26,12 @@ format: setup
 # The proofs of "old or new" at full count, which the test run does with a few: minutes.
 prove: setup
 	@TIDEGATE_PROOF_KILLS=250 $(BIN)/python -m pytest -o timeout=900 tests/integration/test_confirm.py -k at_any_moment
-	@TIDEGATE_PROOF_CUTS=50 $(BIN)/python -m pytest -o timeout=900 tests/lab/test_power.py
-	@TIDEGATE_PROOF_LINES=all $(BIN)/python -m pytest -o timeout=900 tests/lab/test_frayed.py
-	@TIDEGATE_PROOF_STARTS=20 $(BIN)/python -m pytest -o timeout=900 tests/lab/test_starting.py
+	@TIDEGATE_PROOF_CUTS=50 $(BIN)/python -m pytest tests/lab/test_power.py
+	@TIDEGATE_PROOF_LINES=all $(BIN)/python -m pytest tests/lab/test_frayed.py
+	@TIDEGATE_PROOF_STARTS=20 $(BIN)/python -m pytest tests/lab/test_starting.py
+	@TIDEGATE_POLICY_SWAPS=200 $(BIN)/python -m pytest -o timeout=900 tests/lab/test_blocking.py -k flood
+	@PROOF_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_interrupted.py -k at_random
+	@TIDEGATE_PROOF_CUTS=300 $(BIN)/python -m pytest tests/e2e/test_durability.py -k acknowledged_commit_is_lost_by_a_power_cut
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+CUTS = int(os.environ.get("TIDEGATE_PROOF_CUTS", "0"))  # 300 of each writer in `make prove`
 PRIVATE = ("unshare", "--mount", "--propagation", "private")
 
 
 def disaster(kind: str, folder: Path, rounds: int, writer: str, *within: str) -> list[dict[str, Any]]:
     command = [*within, sys.executable, "-m", "tests.e2e.disaster", kind, str(folder), str(rounds), writer]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110 + 2 * CUTS)
     assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == rounds
@@ -42,7 +43,8 @@ def test_no_acknowledged_commit_is_lost_by_kill_nine_and_nothing_is_torn(tmp_pat
 
 
 @pytest.mark.usefixtures("own_disk")
-@pytest.mark.parametrize(("writer", "cuts"), [("journal", 40), ("wishes", 10)])
+@pytest.mark.timeout(120 + 2 * CUTS)
+@pytest.mark.parametrize(("writer", "cuts"), [("journal", CUTS or 40), ("wishes", CUTS or 10)])
 def test_no_acknowledged_commit_is_lost_by_a_power_cut_and_nothing_is_torn(tmp_path: Path, writer: str, cuts: int) -> None:
     rounds = disaster("power", tmp_path, cuts, writer, *PRIVATE)
     assert [(r["lost"], r["wrong"]) for r in rounds] == [(0, "")] * cuts
