@@ -43,7 +43,7 @@ async def rows(folder: Path, quick: bool, told: Told) -> list[Row]:
         naive.prepare([wish(GROUP, 20)])
         taken = await _changed(client, 10 if quick else 40, told)
         beside = Samples()
-        rounds = 1 if quick else 5
+        rounds = 1 if quick else 3
         for number in range(rounds):
             told(f"the naive way {number + 1}/{rounds}")
             with beside.timed():
