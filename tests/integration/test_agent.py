@@ -521,3 +521,24 @@ def test_what_stands_by_differs_from_our_table_in_what_its_text_has() -> None:
     for line in ("table inet tidegate {", "meta mark set 100", "type filter hook prerouting priority -150; policy accept;"):
         assert text.count(line) == 1
     assert text.count("type filter hook forward priority -5; policy accept;") == 1
+
+
+FULL = """
+mkdir -p "$1" && mount -t tmpfs -o size=8k none "$1" && cat >"$1/$2" || exit 1
+shift 2
+"$@" && cat "$0"
+"""
+
+
+@pytest.mark.parametrize(("folder", "file"), [(".ssh", "authorized_keys"), ("etc/crontabs", "root")])
+def test_a_full_flash_costs_others_neither_their_keys_nor_their_crontab(edge: Edge, folder: str, file: str) -> None:
+    edge.install()
+    ours = f"* * * * * /bin/sh {edge.agent} - tick\n" if file == "root" else "ssh-ed25519 AAAAOURS tidegate\n"
+    theirs = "".join(f"# {number:02} {'x' * 120}\n" for number in range(60))
+    place = edge.root / folder
+    command = [*edge.enter, "unshare", "-m", "sh", "-c", FULL, str(place / file), str(place), file]
+    command += [*edge.sh, edge.agent, VERSION, "forget", "-" if file == "root" else "AAAAOURS"]
+    done = subprocess.run(command, input=(ours + theirs).encode(), capture_output=True, timeout=30, env=edge.environment)
+    assert done.stdout.decode().endswith(ours + theirs), done
+    if file == "authorized_keys":
+        assert last_answer(done.stdout.partition(ours.encode())[0]).word == "refused", "our key is still there"

@@ -34,8 +34,11 @@ umask 077; read -r key && read -r line || exit 1
 put() {
   grep -qxF "$line" "$1" 2>/dev/null && return
   [ ! -f "$1" ] || cp -p "$1" "$1.tidegate" || return
-  { [ ! -f "$1" ] || grep -vF "$key" "$1"; echo "$line"; } >"$1.tidegate" && sync && mv "$1.tidegate" "$1"
+  with_ours "$1" >"$1.tidegate"
+  [ "$(with_ours "$1" | sha256sum)" = "$(sha256sum <"$1.tidegate")" ] && sync && mv "$1.tidegate" "$1" && return
+  rm -f "$1.tidegate"; return 1
 }
+with_ours() { [ ! -f "$1" ] || grep -vF "$key" "$1"; echo "$line"; }
 mkdir -p "$HOME/.ssh" && put "$HOME/.ssh/authorized_keys" || exit 1
 [ ! -d /etc/dropbear ] || put /etc/dropbear/authorized_keys
 """

@@ -13,7 +13,7 @@ hook() {
 			chmod 755 "$INIT.new" && to_flash "$INIT.new" && mv "$INIT.new" "$INIT" && ln -s ../init.d/tidegate "$LINK"
 	fi
 	if [ -d "${TAB%/*}" ]; then
-		grep -qxF "$LINE" "$TAB" 2>/dev/null || edit_crontab put
+		grep -qxF "$LINE" "$TAB" 2>/dev/null || edit_crontab put || return
 	elif [ -d "$ROOT/etc/cron.d" ]; then
 		echo "* * * * * root /bin/sh $LIB/agent - tick" >"$ROOT/etc/cron.d/tidegate"
 		chmod 644 "$ROOT/etc/cron.d/tidegate"
@@ -27,26 +27,31 @@ unhook() {
 	[ ! -f "$ETC/made-crontab" ] || [ -s "$TAB" ] || rm -f "$TAB"
 }
 
+# crontab put|take: the crontab with our line, or without.
+crontab() {
+	if [ "$1" = put ]; then
+		echo "$LINE"
+		[ ! -f "$TAB" ] || cat "$TAB"
+	elif read -r first <"$TAB" && [ "$first" = "$LINE" ]; then
+		tail -n +2 "$TAB"
+	else
+		grep -vxF "$LINE" "$TAB"
+	fi
+}
+
+# Others' lines are in it: it is replaced once all of the new one is on flash, or stays.
 edit_crontab() {
 	if [ -f "$TAB" ]; then
 		cp -p "$TAB" "$TAB.tidegate"
 	else
 		: >"$ETC/made-crontab"
-		: >"$TAB.tidegate"
 	fi
-	{
-		read -r first <"$TAB"
-		if [ "$1" = put ]; then
-			echo "$LINE"
-			[ ! -f "$TAB" ] || cat "$TAB"
-		elif [ "$first" = "$LINE" ]; then
-			tail -n +2 "$TAB"
-		else
-			grep -vxF "$LINE" "$TAB"
-		fi
-	} >"$TAB.tidegate" 2>/dev/null
-	to_flash "$TAB.tidegate"
-	mv "$TAB.tidegate" "$TAB"
+	crontab "$1" >"$TAB.tidegate"
+	[ "$(crontab "$1" | sha256sum)" = "$(sha256sum <"$TAB.tidegate")" ] && to_flash "$TAB.tidegate" && mv "$TAB.tidegate" "$TAB" || {
+		rm -f "$TAB.tidegate"
+		return 1
+	}
 	# OpenWrt's starts with a crontab only.
 	[ ! -x "$ROOT/etc/init.d/cron" ] || "$ROOT/etc/init.d/cron" restart
+	return 0
 } </dev/null >/dev/null 2>&1

@@ -1,15 +1,28 @@
 # Without a trace.
 
+LOGINS="${HOME:-/root}/.ssh/authorized_keys /etc/dropbear/authorized_keys"
+
+# without KEY: copies of the files of log-in keys that lack ours stand beside them, whole; false where one can't be written.
+# Others' keys are in those files, so they are replaced, never written to, and tools that say nothing of a full flash are
+# checked.
+without() {
+	[ "$1" != - ] || return 0
+	for keys in $LOGINS; do
+		grep -qF "$1" "$keys" 2>/dev/null || continue
+		cp -p "$keys" "$keys.tidegate" && grep -vF "$1" "$keys" >"$keys.tidegate"
+		[ "$(grep -vF "$1" "$keys" | sha256sum)" = "$(sha256sum <"$keys.tidegate")" ] && to_flash "$keys.tidegate" || {
+			rm -f "$keys.tidegate"
+			return 1
+		}
+	done 2>/dev/null
+}
+
 # Our log-in key's line goes, and its file if nothing else is in it.
 forget() {
-	[ "$1" != - ] || return 0
-	for keys in "${HOME:-/root}/.ssh/authorized_keys" /etc/dropbear/authorized_keys; do
-		grep -qF "$1" "$keys" 2>/dev/null || continue
-		grep -vF "$1" "$keys" >"$keys.tidegate"
-		# Written into the file that is there, so that its owner and mode stay.
-		cat "$keys.tidegate" >"$keys"
-		rm -f "$keys.tidegate"
-		[ -s "$keys" ] || rm -f "$keys"
+	without "$1" || return 1
+	for keys in $LOGINS; do
+		[ -f "$keys.tidegate" ] || continue
+		if [ -s "$keys.tidegate" ]; then mv "$keys.tidegate" "$keys"; else rm -f "$keys" "$keys.tidegate"; fi
 	done
 	rmdir "${HOME:-/root}/.ssh" 2>/dev/null
 	return 0
@@ -19,6 +32,8 @@ teardown() {
 	key=$1
 	shift
 	lock || { say busy "$owner"; return; }
+	# Before anything is taken away: without room for that our key would stay.
+	without "$key" || { say refused "no room on its flash to take our log-in key away"; return; }
 	stop_timer
 	rules remove
 	for device; do

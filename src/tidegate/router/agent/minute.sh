@@ -9,6 +9,8 @@ timer() {
 	while read_pending && due; do
 		! lock || recover
 		unlock
+		# Flash that can't be written to, say: no hurry then.
+		! read_pending || ! due || sleep 5
 	done
 	# A caller whose line is dead and does not know it listens for ever. One that is about to answer gets the time to.
 	read_seconds

@@ -107,7 +107,7 @@ tick | boot)
 	;;
 teardown) teardown "$@" ;;
 forget)
-	forget "$1"
+	forget "$1" || { say refused "no room on its flash to take our log-in key away"; exit 0; }
 	say ok
 	[ -f "$STATE" ] || { unhook; rm -rf "$ETC" "$RUN" "$LIB"; }
 	;;
