@@ -39,7 +39,7 @@ def main() -> int:
     """Exit status 1 where a target was missed or something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=f"only these: {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer runs: under a minute instead of under five")
+    parser.add_argument("--quick", action="store_true", help="fewer runs of each")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--write", action="store_true", help="put the table into README.md, if all parts were measured")
     chosen = parser.parse_args()

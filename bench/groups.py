@@ -91,7 +91,7 @@ class _Bench:
         found = await in_turns(ours, lambda number: self._naive.change(both[number % 2]), self._rounds, say, warm_up=WARM_UP)
         stages = [answer.durations for answer in self._answers[WARM_UP:]]
         await self._hold(both[(self._rounds + WARM_UP - 1) % 2])
-        row = compared("change a group's limit and devices", *found, THAN, most_ms=100, at_least=6)
+        row = compared("change a group's limit and devices", *found, THAN, most_ms=60, at_least=6)
         names = ("observe", "plan", "apply", "verify", "confirm", "commit", "total")
         inside = {f"stage_{name}_p50_ms": round(median(getattr(each, name) for each in stages), 3) for name in names}
         return replace(row, figures={**row.figures, **inside})
