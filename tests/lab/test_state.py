@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.managed import HOME, Controller, a_controller
 from tidegate.api.state import StateRestoreRequest
+from tidegate.contract.codec import encode
 from tidegate.errors import Conflict, Invalid, NotFound
 from tidegate.events import GroupDeleted, GroupSynced, StateImported, StateRestored
 from tidegate.lab import Lab
@@ -64,6 +65,7 @@ async def test_an_exported_document_is_taken_in_again_with_the_names_that_no_rou
     shown = await home.state.import_(HOME, kept.document.encode(), dry_run=True)
     assert [(group.group, group.was) for group in shown.groups] == [(0, "changed"), (1, "new"), (2, "removed")]
     assert (shown.applied, home.journal.head) == (False, since)
+    assert await home.state.import_(HOME, encode(kept), dry_run=True) == shown, "as `state export --json` prints it"
     done = await home.state.import_(HOME, kept.document.encode())
     assert (done.applied, done.changes) == (True, shown.changes)
     assert done.generation == shown.generation + 1

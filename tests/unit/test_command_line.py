@@ -13,6 +13,8 @@ from cyclopts import CycloptsError
 
 from tidegate.api.groups import GroupWish
 from tidegate.console import application
+from tidegate.contract.cli import read_file
+from tidegate.errors import Invalid
 from tidegate.policy.device import Label
 from tidegate.policy.group import AccessControlPolicy, BandwidthPolicy, GroupId, Mbps
 
@@ -54,3 +56,15 @@ def test_of_policies_only_those_that_are_typed_are_sent() -> None:
     slow = typed("groups", "update-group-policy", "home", "1", "--bandwidth-policy.limit-mbps", "5")
     assert slow["bandwidth_policy"] == BandwidthPolicy(Mbps(5))
     assert slow.get("access_control_policy") is None
+
+
+def test_a_file_is_named_or_is_standard_input_and_one_without_an_end_is_not_read_to_it() -> None:
+    assert typed("state", "import", "home", "-")["document"] == Path("-")
+    with pytest.raises(Invalid, match="/dev/zero: is larger than 1 MiB"):
+        read_file(Path("/dev/zero"), 1 << 20)
+
+
+def test_wrong_usage_is_said_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        application()(["groups", "list-groups", "x y"])
+    assert "digits and dashes, such as home" in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())

@@ -88,6 +88,12 @@ def test_a_name_is_never_read_as_a_control_sequence() -> None:
     assert printed({"torrents": [{"name": "a\x1b[31m\u202eb"}], "total": 1}, 80)[1] == "a\\u001b[31m\\u202eb"
 
 
+def test_a_document_is_shown_line_by_line_and_no_name_begins_a_line_of_its_own() -> None:
+    shown = printed({"router": "home", "document": '{"schema": 2,\n"groups": []}\x1b', "name": "a\nrouter  other"}, 80)
+    assert [line.removeprefix("document").strip() for line in shown[1:3]] == ['{"schema": 2,', '"groups": []}\\u001b']
+    assert len(shown) == 4
+
+
 def test_what_an_event_is_about_is_never_cut() -> None:
     changed = ("group 1: download limit 5 Mbit/s, was 20 Mbit/s", "02:00:5e:10:00:0b joins group 1")
     event = GroupSynced("home", 1, 7, changed, '"Kids": download 20 Mbit/s, upload 20 Mbit/s, 1 device', "")

@@ -15,7 +15,7 @@ from tidegate import __version__
 from tidegate.api import Tidegate
 from tidegate.console import enrolment, manual, watch
 from tidegate.contract import areas
-from tidegate.contract.cli import INTERRUPTED, NOBODY_READS, REFUSED, WRONG_USAGE, Unwritable, add_commands, err, out
+from tidegate.contract.cli import INTERRUPTED, NOBODY_READS, REFUSED, WRONG_USAGE, Screen, Unwritable, add_commands, out
 from tidegate.settings import load
 
 HELP = """Who on the network gets how much, of what, and when; and torrents that keep to the same rules.
@@ -29,7 +29,14 @@ Exit status: 0 done, 1 refused, 2 wrong usage, 3 no daemon, 130 ended by Ctrl-C 
 
 def application() -> App:
     """The whole command line."""
-    app = App(name="tidegate", help=HELP, version=__version__, help_format="plaintext", console=out, error_console=err)
+    app = App(
+        name="tidegate",
+        help=HELP,
+        version=__version__,
+        help_format="plaintext",
+        console=out,
+        error_console=Screen(stderr=True, highlight=False),
+    )
     contracts = [contract for contract, _ in areas(Tidegate)]
     groups = add_commands(app, contracts, default_socket, by_hand={"routers.add", "routers.seal"})
     groups["routers"].command(enrolment.add, name="add")

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
@@ -123,7 +123,7 @@ def _parameters(command: Command) -> list[inspect.Parameter]:
         if command.body is None or name != command.body.name:
             found.append(_parameter(name, parameter.annotation, parameter.default))
         elif command.body.raw:
-            found.append(_parameter(name, Path, parameter.default))
+            found.append(_parameter(name, A_FILE, parameter.default))
         else:
             hints = get_type_hints(command.body.type, include_extras=True)
             for field in fields(command.body.type):
@@ -160,7 +160,7 @@ def _from_json(kind: Any, tokens: Sequence[Any]) -> Any:
     text: str | bytes = token.value
     try:
         if token.value.startswith("@"):
-            text = sys.stdin.buffer.read() if token.value == "@-" else _file(Path(token.value[1:]))
+            text = read_file(Path(token.value[1:]), JSON_LIMIT)
         return codec.read_body(text.encode() if isinstance(text, str) else text, kind)
     except Invalid as invalid:
         raise ValueError("; ".join(f"{fault.at}: {fault.why}" for fault in invalid.faults) or invalid.detail) from None
@@ -191,6 +191,8 @@ AS_JSON = Parameter(
     json_list=False,
     help="JSON, @FILE, or @- for standard input",
 )
+A_FILE = Annotated[Path, Parameter(allow_leading_hyphen=True, help="a file, or - for standard input")]
+JSON_LIMIT = 8 << 20
 OWN = Parameter(converter=_convert, n_tokens=1, negative="", accepts_keys=False)  # for parameters of our own types
 
 
@@ -215,17 +217,22 @@ def _arguments(command: Command, typed: dict[str, Any]) -> dict[str, Any]:
         return typed
     if body.raw:
         path = typed[body.name]
-        return {**typed, body.name: sys.stdin.buffer.read() if str(path) == "-" else _file(path)}
+        return {**typed, body.name: read_file(path, body.media.limit)}
     names = {field.name for field in fields(body.type)}
     record = body.type(**{name: value for name, value in typed.items() if name in names})
     return {**{name: value for name, value in typed.items() if name not in names}, body.name: record}
 
 
-def _file(path: Path) -> bytes:
+def read_file(path: Path, limit: int) -> bytes:
+    """A file, or standard input for `-`. Raises Invalid, also where it is larger than `limit` bytes: it may have no end."""
     try:
-        return path.read_bytes()
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as source:
+            data = source.read(limit + 1)
     except OSError as error:
         raise Invalid(f"{path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise Invalid(f"{path}: is larger than {limit >> 20} MiB, which is what the daemon takes")
+    return data
 
 
 # ── what a person sees

@@ -26,6 +26,7 @@ LIST_LENGTH = 3  # entries of a list in a cell
 
 RATES = {"download_rate", "upload_rate", "total_download_rate", "total_upload_rate"}
 SIZES = {"total_size", "downloaded", "uploaded", "left", "total_downloaded", "total_uploaded", "download_bytes", "upload_bytes"}
+TEXTS = {"document", "tc_before", "rules", "tc_after"}  # files of lines, to be read as they are
 
 
 def render(value: Any) -> RenderableType:
@@ -148,6 +149,8 @@ def _cell(name: str, value: Any, *, cut: bool = False) -> Text:
         return Text(told[: CELL_WIDTH - 1] + "…" if cut and len(told) > CELL_WIDTH else told)
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value, re.ASCII):
         return Text(f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}")
+    if name in TEXTS:
+        return Text("\n".join(harmless(line) for line in str(value).split("\n")))
     return Text(harmless(str(value)))
 
 

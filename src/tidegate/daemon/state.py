@@ -18,6 +18,7 @@ from tidegate.api.state import (
     StateGroup,
     StateRestoreRequest,
 )
+from tidegate.contract.codec import read_body
 from tidegate.daemon import changes, devicerows, wishes
 from tidegate.daemon.enrolled import EnrolledRouters, wholly
 from tidegate.daemon.intents import Outcome
@@ -150,9 +151,11 @@ class StateService(State):
 
 def _as_text(data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Invalid("this is no state document", [Fault("body", "is no text (UTF-8)")]) from None
+    # As `state export --json` prints it: the file is one of the answer's fields.
+    return read_body(data, StateExport).document if text.startswith('{"router":') else text
 
 
 def _taken(text: str, known: Wishes) -> Taken:
