@@ -164,3 +164,24 @@ async def test_drift_is_put_right_after_a_restart_too(edge: Edge, engine: Router
     tick(edge)
     assert whole(edge) == before
     assert mended(edge) == "rules"
+
+
+@pytest.mark.parametrize("damage", [f": >{BUNDLE}", f"sed -i '/^--- all-/,$d' {BUNDLE}", f"rm {BUNDLE}"])
+async def test_a_start_with_a_damaged_bundle_goes_by_the_one_before_and_the_controller_mends_it(
+    edge: Edge, engine: RouterOperationsEngine, damage: str
+) -> None:
+    await engine.synchronise([SLOWER])
+    noted(edge)
+    restart(edge)
+    edge.run(damage)
+    subprocess.run([*edge.enter, *edge.sh, edge.agent, "-", "boot"], timeout=30, env=edge.environment, check=True)
+    assert "02:00:5e:10:00:0b" in edge.run("nft list map inet tidegate mac_mark")
+    assert "rate 20Mbit" in edge.run("tc class show dev br-lan"), "what was confirmed before"
+    tick(edge)
+    assert (await engine.verify_router_state([SLOWER]))[1] != ()
+    await engine.synchronise([SLOWER])
+    assert (await engine.verify_router_state([SLOWER]))[1] == ()
+    after = whole(edge)
+    restart(edge)
+    tick(edge)
+    assert whole(edge) == after

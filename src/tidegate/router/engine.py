@@ -292,8 +292,13 @@ class RouterOperationsEngine:
             if damage.claimant not in ("", self._controller):
                 said = f"{damage}; it names controller {damage.claimant}, which may know more: repair it from there"
                 raise Conflict(said, controller=damage.claimant)
-            blank = StateDocument(max(1, generation), self._controller, self._router, self._interfaces)
-            await self.documents.mend(replace(found.seen, document=blank))
+            # Whatever could be refused is refused first, and whoever is cut off after this leaves a document that is true.
+            self._refuse_foreign(found.seen)
+            wished = tuple(sorted(groups, key=lambda group: group.id))
+            anew = StateDocument(max(1, generation), self._controller, self._router, self._interfaces, wished)
+            await self.documents.mend(replace(found.seen, document=anew))
+            # None of its copies was good, so what it would come up with after a restart is written anew as well.
+            self._last = replace(await self.observe(), unsound=True)
         return await self.synchronise(groups, announce=announce)
 
     async def remove_base(self, announce: Announce | None = None) -> Applied:

@@ -70,12 +70,27 @@ take_back() {
 	to_flash "$ETC"
 } >/dev/null 2>&1
 
+# confirmed: sets `confirmed` to the bundle to go back to: what was confirmed last or, where that was damaged, the newest one
+# before it. False where there is none.
+confirmed() {
+	confirmed=$ETC/current
+	whole && has_rules && return
+	for confirmed in "$ETC/earlier.1" "$ETC/earlier.2"; do
+		! has_rules || return 0
+	done
+	return 1
+}
+
+has_rules() {
+	grep -qs "^--- all-" "$confirmed"
+}
+
 # put_back [ANEW]: what was confirmed last and is not there; its rules in any case with ANEW. False where a device is missing.
 put_back() {
 	whole=0 back=$RUN/work.back
-	[ -f "$ETC/current" ] || return 0
+	confirmed || return 0
 	rm -rf "$back"
-	mkdir "$back" && unpack "$ETC/current" "$back" || return 1
+	mkdir "$back" && unpack "$confirmed" "$back" || return 1
 	[ -z "$1" ] && rules stand || rules load "$back" all- || whole=1
 	for queues in "$back"/all-tc-*; do
 		device=${queues##*/all-tc-}

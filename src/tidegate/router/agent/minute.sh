@@ -51,7 +51,7 @@ tick() {
 boot() {
 	lock || return
 	[ -d "$ETC" ] || return
-	[ -f "$ETC/current" ] && rules close && : >"$RUN/closed"
+	confirmed && rules close && : >"$RUN/closed"
 	recover
 	put_back anew && open_up
 	hook
