@@ -187,7 +187,7 @@ async def test_a_deleted_group_leaves_no_trace_and_its_devices_are_guests(home: 
     assert set(deleted.devices_now_guests) == {home.lab.clients["child"].mac, home.lab.clients["guest"].ipv4}
     after = home.picture()
     # The document, what the router comes up with, and those of before.
-    ours = tuple(f" /etc/tidegate/{name}" for name in ("state.json", "current", "earlier.1", "earlier.2"))
+    ours = tuple(f" /etc/tidegate/{name}" for name in ("state.json", "current", "current.id", "earlier.1", "earlier.2"))
     assert [line for line in after.splitlines() if not line.endswith(ours)] == [
         line for line in before.splitlines() if not line.endswith(ours)
     ]
