@@ -221,13 +221,11 @@ def _rate(lab: Lab, direction: Direction, cap: float) -> float:
 
 def _worked(lab: Lab) -> float:
     """Milliseconds of processor time that the router's SSH server and all that it ran and saw the end of have taken so far."""
-    ticks = 0
-    for line in lab.router.run("cat /proc/[0-9]*/stat").stdout.splitlines():
-        name, _, rest = line.rpartition(")")
-        if name.endswith("(dropbear"):
-            ticks += sum(map(int, rest.split()[11:15]))  # utime, stime, and the same of its children: proc(5)
-    if not ticks:
-        raise BenchError("the router's SSH server shows no processor time")
+    lines = (line.rpartition(")") for line in lab.router.run("cat /proc/[0-9]*/stat").stdout.splitlines())
+    servers = [rest.split() for name, _, rest in lines if name.endswith("(dropbear")]
+    if not servers:
+        raise BenchError("no SSH server runs on the router")
+    ticks = sum(sum(map(int, fields[11:15])) for fields in servers)  # utime, stime, and the same of its children: proc(5)
     return ticks * 1000 / os.sysconf("SC_CLK_TCK")
 
 
